@@ -1,0 +1,62 @@
+"""Image -> projected feature maps: a torchvision trunk under its own key names, and a 1x1-convolution projector."""
+
+from typing import NamedTuple
+
+import torchvision
+from torch import Tensor, nn
+
+from pixpro.heads import ConvHead
+
+ARCHS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+TRUNK = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+
+
+class Embedding(NamedTuple):
+    """What an encoder gives for a batch of images."""
+
+    maps: tuple[Tensor, ...]  # projected maps (B, dim, H, W), one per level; a single one without a neck
+    instance: Tensor | None  # projected map of the instance branch (B, dim, H, W), if there is one
+
+
+class Encoder(nn.Module):
+    """Trunk and projector: (B, 3, S, S) normalised images -> Embedding with one map of S / 32 cells a side.
+
+    The trunk's parameters are named as in torchvision (`conv1.weight`, ... `layer4.2.bn3.bias`), the heads' below
+    `projector.` and `instance_projector.`. The last BatchNorm of each residual block starts at zero.
+    """
+
+    def __init__(
+        self, arch: str = "resnet50", hidden_dim: int = 4096, dim: int = 256, instance: bool = False
+    ) -> None:
+        super().__init__()
+        if arch not in ARCHS:
+            raise ValueError(f"unknown arch {arch!r}; expected one of {', '.join(ARCHS)}")
+        trunk = torchvision.models.get_model(arch, weights=None, zero_init_residual=True)
+        for name in TRUNK:
+            self.add_module(name, getattr(trunk, name))
+        channels = trunk.fc.in_features
+        self.projector = ConvHead(channels, hidden_dim, dim)
+        self.instance_projector = ConvHead(channels, hidden_dim, dim) if instance else None
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """The trunk's maps c2 to c5, of 1/4 to 1/32 of the image's side."""
+        images = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        c2 = self.layer1(images)
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return {"c2": c2, "c3": c3, "c4": c4, "c5": self.layer4(c4)}
+
+    def forward(self, images: Tensor) -> Embedding:
+        c5 = self.features(images)["c5"]
+        instance = self.instance_projector(c5) if self.instance_projector is not None else None
+        return Embedding((self.projector(c5),), instance)

@@ -1,0 +1,132 @@
+"""PixPro and PixContrast: two views with their boxes -> loss."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pixpro.encoder import Embedding, Encoder
+from pixpro.geometry import inside, positive_pairs
+from pixpro.instance import InstanceRegression
+from pixpro.losses import consistency_loss, contrast_loss
+from pixpro.momentum import momentum_copy, update_momentum
+from pixpro.ppm import PixelPropagation
+from pixpro.precision import at_least_float32, full_precision
+from pixpro.views import View
+
+
+class DensePretraining(nn.Module):
+    """An encoder, its momentum copy, and a loss between their cells; subclasses say which.
+
+    `forward(view1, view2)` takes batched views with normalised pixels and returns the scalar loss of both
+    directions. The caller updates the momentum copy, after the optimizer's step: `update_momentum(m)`.
+    """
+
+    def __init__(
+        self, arch: str, *, hidden_dim: int, dim: int, threshold: float, instance_weight: float
+    ) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.instance_weight = instance_weight
+        self.encoder = Encoder(arch, hidden_dim, dim, instance=instance_weight > 0)
+        self.momentum_encoder = momentum_copy(self.encoder)
+        self.instance = InstanceRegression(dim, hidden_dim) if instance_weight > 0 else None
+
+    def forward(self, view1: View, view2: View) -> Tensor:
+        # One pass per view, in the official order: BatchNorm statistics are per view.
+        online1, online2 = self.encoder(view1.pixels), self.encoder(view2.pixels)
+        with torch.no_grad():
+            target1, target2 = self.momentum_encoder(view1.pixels), self.momentum_encoder(view2.pixels)
+        loss = self.direction(online1, target2, view1.box, view2.box)
+        loss = loss + self.direction(online2, target1, view2.box, view1.box)
+        if self.instance is not None:
+            both = self.instance(online1.instance, target2.instance)
+            both = both + self.instance(online2.instance, target1.instance)
+            loss = loss + self.instance_weight * both
+        return loss
+
+    def direction(self, online: Embedding, target: Embedding, boxes: Tensor, target_boxes: Tensor) -> Tensor:
+        """Loss of one direction, averaged over the levels of the feature maps."""
+        losses = [
+            self.level_loss(self.predict(cells), target_cells, boxes, target_boxes)
+            for cells, target_cells in zip(online.maps, target.maps, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+    def level_loss(self, prediction: Tensor, target: Tensor, boxes: Tensor, target_boxes: Tensor) -> Tensor:
+        """Loss of one direction on one level, in full precision."""
+        with full_precision(prediction.device):
+            prediction = F.normalize(at_least_float32(prediction), dim=1)
+            target = F.normalize(at_least_float32(target), dim=1)
+            size = (prediction.shape[2], prediction.shape[3])
+            positives = positive_pairs(boxes, target_boxes, size, self.threshold)
+            return self.cell_loss(prediction, target, positives, inside(boxes, target_boxes, size))
+
+    def predict(self, cells: Tensor) -> Tensor:
+        """What the online branch adds to its projection."""
+        raise NotImplementedError
+
+    def cell_loss(self, prediction: Tensor, target: Tensor, positives: Tensor, inside: Tensor) -> Tensor:
+        """The method's loss between normalised cells."""
+        raise NotImplementedError
+
+    def update_momentum(self, coefficient: float) -> None:
+        """Move the momentum encoder: coefficient x itself + (1 - coefficient) x encoder; parameters only."""
+        update_momentum(self.momentum_encoder, self.encoder, coefficient)
+
+
+class PixPro(DensePretraining):
+    """Pixel-to-propagation consistency: propagated cells of one view match the momentum cells of the other.
+
+    The loss lies in [-4, 4] without the instance branch. Defaults are the official code's.
+    """
+
+    def __init__(
+        self,
+        arch: str = "resnet50",
+        *,
+        hidden_dim: int = 4096,
+        dim: int = 256,
+        num_layers: int = 1,
+        sharpness: float = 2.0,
+        similarity_floor: float = 0.0,
+        threshold: float = 0.7,
+        instance_weight: float = 0.0,
+    ) -> None:
+        super().__init__(
+            arch, hidden_dim=hidden_dim, dim=dim, threshold=threshold, instance_weight=instance_weight
+        )
+        self.propagation = PixelPropagation(dim, sharpness, num_layers, similarity_floor)
+
+    def predict(self, cells: Tensor) -> Tensor:
+        return self.propagation(cells)
+
+    def cell_loss(self, prediction: Tensor, target: Tensor, positives: Tensor, inside: Tensor) -> Tensor:
+        return consistency_loss(prediction, target, positives)
+
+
+class PixContrast(DensePretraining):
+    """Pixel-level contrast: a cell of one view tells its positives from the other cells of the same image.
+
+    The loss is the sum of both directions' mean InfoNCE, from 0 up. Without propagation, as in the paper.
+    """
+
+    def __init__(
+        self,
+        arch: str = "resnet50",
+        *,
+        hidden_dim: int = 4096,
+        dim: int = 256,
+        temperature: float = 0.3,
+        threshold: float = 0.7,
+        instance_weight: float = 0.0,
+    ) -> None:
+        super().__init__(
+            arch, hidden_dim=hidden_dim, dim=dim, threshold=threshold, instance_weight=instance_weight
+        )
+        self.temperature = temperature
+
+    def predict(self, cells: Tensor) -> Tensor:
+        return cells
+
+    def cell_loss(self, prediction: Tensor, target: Tensor, positives: Tensor, inside: Tensor) -> Tensor:
+        return contrast_loss(prediction, target, positives, inside, self.temperature)

@@ -1,0 +1,82 @@
+"""LARS, and which parameters it adapts and decays."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Two groups of trainable parameters: matrices and kernels (decayed, adapted), and 1-D ones (neither).
+
+    1-D parameters are those of BatchNorm and all biases. `add_weight_decay` of the official code.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay, "adapt": True},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0, "adapt": False},
+    ]
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum whose gradients are scaled, tensor by tensor, to the size of the weights.
+
+    For groups with `adapt`: g <- g + weight_decay * w, then g <- g * trust_coefficient * |w| / (|g| + eps), unscaled
+    where either norm is zero; then momentum and step as in SGD. arXiv:1708.03888 in the form of the official code:
+    the ratio sees the decayed gradient.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 0.001,
+        eps: float = 1e-8,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust_coefficient": trust_coefficient,
+            "eps": eps,
+            "adapt": True,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """One update of all parameters that have a gradient; returns the closure's loss, if one is given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._update(params, group)
+        return loss
+
+    def _update(self, params: list[Tensor], group: dict) -> None:
+        grads = [p.grad for p in params]
+        if group["weight_decay"] != 0:
+            grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+        if group["adapt"]:
+            ratios = trust_ratios(params, grads, group["trust_coefficient"], group["eps"])
+            grads = torch._foreach_mul(grads, list(ratios.unbind()))
+        for param, grad in zip(params, grads, strict=True):
+            if "momentum_buffer" not in self.state[param]:
+                self.state[param]["momentum_buffer"] = torch.zeros_like(grad)
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, grads)
+        torch._foreach_add_(params, buffers, alpha=-group["lr"])
+
+
+def trust_ratios(params: list[Tensor], grads: list[Tensor], trust_coefficient: float, eps: float) -> Tensor:
+    """Scale of each tensor's gradient: (number of tensors,); 1 where a norm is zero. No host synchronisation."""
+    param_norms = torch.stack(torch._foreach_norm(params))
+    grad_norms = torch.stack(torch._foreach_norm(grads))
+    ratios = trust_coefficient * param_norms / (grad_norms + eps)
+    return torch.where((param_norms > 0) & (grad_norms > 0), ratios, torch.ones_like(ratios))
