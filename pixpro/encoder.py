@@ -35,9 +35,7 @@ class Encoder(nn.Module):
     `projector.` and `instance_projector.`. The last BatchNorm of each residual block starts at zero.
     """
 
-    def __init__(
-        self, arch: str = "resnet50", hidden_dim: int = 4096, dim: int = 256, instance: bool = False
-    ) -> None:
+    def __init__(self, arch: str = "resnet50", hidden_dim: int = 4096, dim: int = 256, instance: bool = False) -> None:
         super().__init__()
         if arch not in ARCHS:
             raise ValueError(f"unknown arch {arch!r}; expected one of {', '.join(ARCHS)}")

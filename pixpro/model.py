@@ -21,9 +21,7 @@ class DensePretraining(nn.Module):
     directions. The caller updates the momentum copy, after the optimizer's step: `update_momentum(m)`.
     """
 
-    def __init__(
-        self, arch: str, *, hidden_dim: int, dim: int, threshold: float, instance_weight: float
-    ) -> None:
+    def __init__(self, arch: str, *, hidden_dim: int, dim: int, threshold: float, instance_weight: float) -> None:
         super().__init__()
         self.threshold = threshold
         self.instance_weight = instance_weight
@@ -92,9 +90,7 @@ class PixPro(DensePretraining):
         threshold: float = 0.7,
         instance_weight: float = 0.0,
     ) -> None:
-        super().__init__(
-            arch, hidden_dim=hidden_dim, dim=dim, threshold=threshold, instance_weight=instance_weight
-        )
+        super().__init__(arch, hidden_dim=hidden_dim, dim=dim, threshold=threshold, instance_weight=instance_weight)
         self.propagation = PixelPropagation(dim, sharpness, num_layers, similarity_floor)
 
     def predict(self, cells: Tensor) -> Tensor:
@@ -120,9 +116,7 @@ class PixContrast(DensePretraining):
         threshold: float = 0.7,
         instance_weight: float = 0.0,
     ) -> None:
-        super().__init__(
-            arch, hidden_dim=hidden_dim, dim=dim, threshold=threshold, instance_weight=instance_weight
-        )
+        super().__init__(arch, hidden_dim=hidden_dim, dim=dim, threshold=threshold, instance_weight=instance_weight)
         self.temperature = temperature
 
     def predict(self, cells: Tensor) -> Tensor:

@@ -1,0 +1,117 @@
+"""Every setting once: name, type, default, help; the command line is made from it."""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_origin
+
+from pixpro.encoder import ARCHS
+
+
+def setting(default: Any, help: str, choices: tuple | None = None) -> Any:
+    """A field of Config: its default, its help text, and the values it may take."""
+    metadata = {"help": help, "choices": choices}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one pre-training run; defaults are the published 100-epoch recipe."""
+
+    # What to train on
+    data: list[str] = setting([], "image folders, searched to any depth, and tar or zip files; several are mixed")
+    val_data: list[str] = setting([], "held-out images for dense matching accuracy; without it some of --data")
+    demo: bool = setting(False, "train a small network on built-in sample images: no data, no GPU, a few minutes")
+    # Method
+    loss: str = setting("pixpro", "which method to train", choices=("pixpro", "pixcontrast"))
+    arch: str = setting("resnet50", "backbone", choices=ARCHS)
+    hidden_dim: int = setting(4096, "width of the hidden layer of the heads (the paper's text says 2048)")
+    dim: int = setting(256, "channels of the projected cells")
+    num_linear: int = setting(1, "layers of the propagation module's transform", choices=(0, 1, 2))
+    sharpness: float = setting(2.0, "exponent of the similarities in pixel propagation")
+    threshold: float = setting(0.7, "cells closer than this many bin diagonals are positives")
+    temperature: float = setting(0.3, "temperature of PixContrast")
+    distance: str = setting(
+        "image",
+        "image: each axis relative to the image's side, as the published weights; pixel: isotropic, the paper's text",
+        choices=("image", "pixel"),
+    )
+    instance_weight: float = setting(0.0, "weight of the instance branch; 0 leaves it out, the paper adds it with 1")
+    # Optimisation
+    epochs: int = setting(100, "passes over the images")
+    batch_size: int = setting(1024, "images per optimizer step, over all processes and accumulation steps")
+    accumulation: int = setting(1, "forward and backward passes per optimizer step")
+    optimizer: str = setting("lars", "optimizer", choices=("lars", "sgd"))
+    lr_base: float = setting(1.0, "learning rate per 256 images")
+    lr_rule: str = setting("linear", "how the learning rate follows the batch", choices=("linear", "sqrt"))
+    warmup_epochs: float = setting(5.0, "epochs of linear warm-up")
+    weight_decay: float = setting(1e-5, "weight decay of matrices and kernels")
+    momentum: float = setting(0.9, "momentum of the optimizer")
+    momentum_base: float = setting(0.99, "first coefficient of the momentum encoder; it rises to 1 along a cosine")
+    # Views
+    image_size: int = setting(224, "side of the crops in pixels")
+    crop_min: float = setting(0.08, "smallest crop as a share of the image's area")
+    # Machine
+    multiprocessing_distributed: bool = setting(
+        False, "one process per GPU of this machine (on CPUs: --nproc processes)"
+    )
+    nproc: int = setting(0, "processes to start with --multiprocessing-distributed; 0: one per GPU, or one on a CPU")
+    workers: int = setting(-1, "loader processes per training process; -1: chosen from the cores")
+    amp: str = setting("auto", "mixed precision", choices=("auto", "bf16", "fp16", "off"))
+    seed: int = setting(0, "seed of the weights, the order of the images and the views")
+    # Output
+    output_dir: str = setting("", "where everything is written; default output/NAME from method, arch and epochs")
+    resume: str = setting("", "checkpoint to go on from, or auto: the newest one in the output folder")
+    save_every: int = setting(10, "epochs between numbered checkpoints; the last one is always written")
+    log_every: int = setting(20, "steps between lines of metrics")
+    eval_every: int = setting(10, "epochs between measurements of dense matching accuracy; 0: only at the end")
+
+
+DEMO = {
+    "arch": "resnet18",
+    "hidden_dim": 512,
+    "image_size": 128,
+    "batch_size": 32,
+    "epochs": 6,
+    "warmup_epochs": 1.0,
+    "lr_base": 8.0,
+    "log_every": 5,
+    "eval_every": 0,
+}
+
+
+def build_parser(defaults: dict[str, Any] | None = None) -> argparse.ArgumentParser:
+    """The command line of train.py: one flag per field, written with dashes or underscores."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Pre-train a backbone on unlabelled images with PixPro or PixContrast.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    for spec in dataclasses.fields(Config):
+        default = spec.default if spec.default is not dataclasses.MISSING else spec.default_factory()
+        default = (defaults or {}).get(spec.name, default)
+        names = [f"--{spec.name}"]
+        if "_" in spec.name:
+            names.append(f"--{spec.name.replace('_', '-')}")
+        options: dict[str, Any] = {"dest": spec.name, "default": default, "help": spec.metadata["help"]}
+        if spec.type is bool:
+            options["action"] = "store_true"
+        elif get_origin(spec.type) is list:
+            options.update(type=get_args(spec.type)[0], nargs="+", metavar="PATH")
+        else:
+            options.update(type=spec.type, choices=spec.metadata["choices"])
+            if spec.metadata["choices"] is None:
+                options["metavar"] = spec.type.__name__.upper()
+        parser.add_argument(*names, **options)
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> Config:
+    """The configuration that a command line asks for; exits with code 2 and one line when it makes no sense."""
+    given = build_parser().parse_args(argv)
+    if given.demo:
+        given = build_parser(DEMO).parse_args(argv)
+    return Config(**vars(given))
