@@ -38,9 +38,7 @@ def _sheet(seed: int, number: int, stretch: int) -> np.ndarray:
     for octave in range(6):
         rows = 4 * 2**octave
         grid = rng.normal(size=(rows, max(2, rows // stretch))).astype(np.float32)
-        total += (
-            np.asarray(Image.fromarray(grid).resize((SHEET, SHEET), Image.Resampling.BICUBIC)) / 1.8**octave
-        )
+        total += np.asarray(Image.fromarray(grid).resize((SHEET, SHEET), Image.Resampling.BICUBIC)) / 1.8**octave
     ranks = (total - total.mean()) / total.std()
     return 1 / (1 + np.exp(-1.7 * ranks))  # logistic: close to evenly spread over 0..1
 
@@ -88,9 +86,7 @@ def hills(rng: np.random.Generator, height: int, width: int, colours: np.ndarray
         depth = np.clip((y - top) / (0.5 * height), 0, 1)
         near = (ridge + 1) / ridges
         colour = colours[1 + ridge % 4] * (0.45 + 0.55 * near) + pale * 0.45 * (1 - near)
-        texture = (
-            noise(rng, height, width, 1 + ridge % 3) * (0.5 + 0.4 * near) + 0.75 - 0.25 * near - depth * 0.3
-        )
+        texture = noise(rng, height, width, 1 + ridge % 3) * (0.5 + 0.4 * near) + 0.75 - 0.25 * near - depth * 0.3
         image = blend(image, colour * texture[..., None], np.clip(y - top, 0, 1))
     return image
 
@@ -111,9 +107,7 @@ def planks(rng: np.random.Generator, height: int, width: int, colours: np.ndarra
         tone,
     )
     return (
-        wood
-        * (0.72 + 0.28 * rings + 0.2 * (grain - 0.5))[..., None]
-        * (1 - 0.6 * np.maximum(seam, joint))[..., None]
+        wood * (0.72 + 0.28 * rings + 0.2 * (grain - 0.5))[..., None] * (1 - 0.6 * np.maximum(seam, joint))[..., None]
     )
 
 
@@ -129,13 +123,8 @@ def tiles(rng: np.random.Generator, height: int, width: int, colours: np.ndarray
     edge = np.minimum((y / tall % 1) * tall, (x / wide % 1) * wide)
     edge = np.minimum(edge, np.minimum((1 - y / tall % 1) * tall, (1 - x / wide % 1) * wide))
     surface = noise(rng, height, width)
-    tile = (
-        ramp(colours[:4], pick)
-        * (0.75 + 0.3 * surface + 0.1 * (x / wide % 1) - 0.1 * (y / tall % 1))[..., None]
-    )
-    return blend(
-        colours[4] * 0.3 + 120 * (0.6 + 0.5 * surface[..., None]), tile, np.clip((edge - 1.2) / 1.5, 0, 1)
-    )
+    tile = ramp(colours[:4], pick) * (0.75 + 0.3 * surface + 0.1 * (x / wide % 1) - 0.1 * (y / tall % 1))[..., None]
+    return blend(colours[4] * 0.3 + 120 * (0.6 + 0.5 * surface[..., None]), tile, np.clip((edge - 1.2) / 1.5, 0, 1))
 
 
 def cloth(rng: np.random.Generator, height: int, width: int, colours: np.ndarray) -> np.ndarray:

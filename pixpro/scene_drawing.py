@@ -65,15 +65,8 @@ def _draw_object(rng: np.random.Generator, canvas: np.ndarray, label: int, place
     alpha = np.clip(0.5 - distance * radius, 0, 1)
     full = float((alpha > 0.5).sum())
     # light from the upper left, a darker rim, and the unevenness of real surfaces
-    light = (
-        1.04
-        - 0.22 * (x + y)
-        - 0.3 * np.clip(1 + distance * 5, 0, 1) ** 2
-        + 0.22 * (noise(rng, *u.shape) - 0.5)
-    )
-    inside = np.s_[
-        top - int(cy) + reach : bottom - int(cy) + reach, left - int(cx) + reach : right - int(cx) + reach
-    ]
+    light = 1.04 - 0.22 * (x + y) - 0.3 * np.clip(1 + distance * 5, 0, 1) ** 2 + 0.22 * (noise(rng, *u.shape) - 0.5)
+    inside = np.s_[top - int(cy) + reach : bottom - int(cy) + reach, left - int(cx) + reach : right - int(cx) + reach]
     alpha, colour = alpha[inside], (colour * light[..., None])[inside]
     _shadow(canvas, alpha, top, left, radius)
     region = canvas[top:bottom, left:right]

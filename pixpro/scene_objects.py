@@ -28,9 +28,7 @@ def ring(rng: np.random.Generator, u: np.ndarray, v: np.ndarray, colours: np.nda
     r, angle = np.hypot(u, v), np.arctan2(v, u)
     icing = 0.25 + 0.05 * np.sin(angle * int(rng.integers(5, 9))) - np.abs(r - 0.68)
     seeds = noise(rng, *u.shape, 2)
-    sprinkle = _smooth(
-        np.abs(np.sin(angle * 11 + seeds * 3)) * np.abs(np.sin(r * 23 + angle * 3)) - 0.72, 0.1
-    )
+    sprinkle = _smooth(np.abs(np.sin(angle * 11 + seeds * 3)) * np.abs(np.sin(r * 23 + angle * 3)) - 0.72, 0.1)
     top = blend(colours[0], colours[1], sprinkle)
     return np.abs(r - 0.68) - 0.32, blend(np.array([196, 140, 84], np.float32), top, _smooth(icing))
 
@@ -93,9 +91,7 @@ def gem(rng: np.random.Generator, u: np.ndarray, v: np.ndarray, colours: np.ndar
 def fish(rng: np.random.Generator, u: np.ndarray, v: np.ndarray, colours: np.ndarray) -> Fields:
     """A fish with scales, bands, a tail and an eye."""
     body = (np.hypot((u + 0.12) / 0.86, v / 0.55) - 1) * 0.55
-    tail = np.maximum(
-        np.abs(v) - 0.1 - (u - 0.5) * 0.95, np.maximum(0.5 - u, u - 0.98 + 0.3 * (0.5 - np.abs(v)))
-    )
+    tail = np.maximum(np.abs(v) - 0.1 - (u - 0.5) * 0.95, np.maximum(0.5 - u, u - 0.98 + 0.3 * (0.5 - np.abs(v))))
     row = np.floor(v * 9)
     scale = np.hypot((u * 9 + 0.5 * (row % 2)) % 1 - 0.5, v * 9 % 1)
     colour = blend(colours[0], colours[0] * 0.66, _smooth(scale - 0.55, 0.2))

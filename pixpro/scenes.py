@@ -36,9 +36,7 @@ def write_scenes(folder: str | Path, count: int, seed: int = 0, held_out: int | 
     folder = Path(folder)
     held_out = max(2, count // 5) if held_out is None else held_out
     if held_out < 2 or count - held_out < 4:
-        raise UserError(
-            f"{count} scenes with {held_out} held out: at least 2 held out and 4 others are needed"
-        )
+        raise UserError(f"{count} scenes with {held_out} held out: at least 2 held out and 4 others are needed")
     wanted = {"version": VERSION, "count": count, "seed": seed, "held_out": held_out}
     manifest = _read_manifest(folder, wanted)
     if manifest is not None and not _damaged(folder, manifest):

@@ -193,9 +193,7 @@ def test_coco_annotations_cover_the_instances(folder, tmp_path):
     coco = write_coco(folder, tmp_path / "coco")
     for target, name in (("train2017", "trainval"), ("val2017", "test")):
         content = json.loads((coco / "annotations" / f"instances_{target}.json").read_text())
-        assert [image["file_name"] for image in content["images"]] == [
-            f"{i}.jpg" for i in split(folder, name)
-        ]
+        assert [image["file_name"] for image in content["images"]] == [f"{i}.jpg" for i in split(folder, name)]
         assert [category["name"] for category in content["categories"]] == list(CLASSES)
         sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
         assert len({annotation["id"] for annotation in content["annotations"]}) == len(content["annotations"])
@@ -205,9 +203,7 @@ def test_coco_annotations_cover_the_instances(folder, tmp_path):
             covered = mask_tools.decode(runs)
             y, x = np.nonzero(covered)
             left, top, wide, tall = annotation["bbox"]
-            edges = np.array(
-                [x.min() - left, y.min() - top, x.max() + 1 - left - wide, y.max() + 1 - top - tall]
-            )
+            edges = np.array([x.min() - left, y.min() - top, x.max() + 1 - left - wide, y.max() + 1 - top - tall])
             assert np.abs(edges).max() <= 1
             path = folder / "SegmentationObject" / f"{annotation['image_id']:06d}.png"
             instances = np.asarray(Image.open(path))

@@ -1,0 +1,46 @@
+"""Where the numbers go: the console with ETA, metrics.jsonl, TensorBoard."""
+
+import json
+import math
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Metrics:
+    """Writes rows of numbers by step into a run's folder, and a line each to the console."""
+
+    def __init__(self, folder: Path, first_step: int, total_steps: int) -> None:
+        self.first_step, self.total_steps = first_step, total_steps
+        self.started = time.perf_counter()
+        self.file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(folder))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Append one row; values that are not finite become null in the file, as JSON has no NaN."""
+        row = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self.file.write(json.dumps({"step": step, **row}) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+
+    def line(self, step: int, epoch: int, epochs: int, values: dict[str, float]) -> str:
+        """The console's line for a step: where the run is, its numbers, and the time left."""
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        return f"epoch {epoch + 1}/{epochs}  step {step}/{self.total_steps}  {numbers}  ETA {self.eta(step)}"
+
+    def eta(self, step: int) -> str:
+        """Time left as h:mm:ss, from the mean speed since the start or the resume."""
+        done = max(1, step - self.first_step)
+        seconds = (time.perf_counter() - self.started) / done * (self.total_steps - step)
+        return str(timedelta(seconds=round(seconds)))
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.file.close()
+        self.board.close()
