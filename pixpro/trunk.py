@@ -1,0 +1,56 @@
+"""Trunk tensors under torchvision's names -> which backbone they are, checked tensor by tensor."""
+
+from functools import cache
+
+import torch
+import torchvision
+from torch import Tensor
+
+from pixpro.encoder import ARCHS, TRUNK
+from pixpro.errors import UserError
+
+COUNTER = "num_batches_tracked"  # absent from old files, and nothing depends on it
+
+
+def trunk_of(state_dict: dict[str, Tensor], prefix: str = "encoder.") -> dict[str, Tensor]:
+    """The trunk's tensors of a state dict under our names, named as in torchvision."""
+    parts = tuple(f"{prefix}{part}." for part in TRUNK)
+    return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(parts)}
+
+
+@cache
+def trunk_shapes(arch: str) -> dict[str, torch.Size]:
+    """Names and shapes of a torchvision model's trunk, without BatchNorm's counters."""
+    with torch.device("meta"):
+        model = torchvision.models.get_model(arch, weights=None)
+    return {
+        name: tensor.shape
+        for name, tensor in model.state_dict().items()
+        if not name.startswith("fc.") and not name.endswith(COUNTER)
+    }
+
+
+def arch_of(trunk: dict[str, Tensor]) -> str:
+    """Name of the torchvision model that a trunk belongs to; UserError unless it is whole and finite."""
+    if not trunk:
+        raise UserError("no backbone in it: none of its tensors is named like a ResNet's (conv1, layer1, ...)")
+    shapes = {name: tensor.shape for name, tensor in trunk.items()}
+    fitting = {arch: sum(shapes.get(n) == s for n, s in trunk_shapes(arch).items()) for arch in ARCHS}
+    # Ties between a network and one that contains it go to the smaller, listed first in ARCHS of the same family.
+    arch = max(ARCHS, key=lambda arch: (fitting[arch], -len(trunk_shapes(arch))))
+    check_trunk(trunk, arch)
+    return arch
+
+
+def check_trunk(trunk: dict[str, Tensor], arch: str) -> None:
+    """Raise UserError unless the tensors are exactly those of the arch's trunk, all finite."""
+    expected = trunk_shapes(arch)
+    missing = [name for name in expected if name not in trunk]
+    extra = [name for name in trunk if name not in expected and not name.endswith(COUNTER)]
+    wrong = [name for name, shape in expected.items() if name in trunk and trunk[name].shape != shape]
+    for what, names in (("missing", missing), ("of another shape", wrong), ("too many", extra)):
+        if names:
+            raise UserError(f"not a whole {arch}: {len(names)} of {len(expected)} tensors {what}, first {names[0]}")
+    broken = [name for name in expected if not torch.isfinite(trunk[name]).all()]
+    if broken:
+        raise UserError(f"NaN or infinite values in {len(broken)} tensors of the backbone, first {broken[0]}")
