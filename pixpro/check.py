@@ -1,0 +1,137 @@
+"""`python -m pixpro.images check`: what is in a data set, what is bad in it, what the loss will find in it."""
+
+import argparse
+import collections
+import os
+import random
+import sys
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pixpro.cores import available_cores
+from pixpro.data import printable
+from pixpro.decode import BadImage, decode
+from pixpro.errors import UserError
+from pixpro.geometry import positive_pairs
+from pixpro.images import Images, open_images
+from pixpro.views import Distance, crop_box, draw_crop
+
+SIMULATED = 4000  # crop pairs; the share of positives then has a standard error below 2 % of itself
+
+
+class Report(NamedTuple):
+    """What a scan of every image found."""
+
+    heights: Tensor  # (N,) pixels of the good files
+    widths: Tensor
+    encoded: Tensor  # (N,) bytes
+    bad: dict[str, str]  # name -> reason
+
+
+class _Probe(Dataset):
+    """(height, width, bytes, reason) of each image; a bad one has a reason."""
+
+    def __init__(self, source: Images) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> tuple[int, int, int, str]:
+        try:
+            data = self.source.read(i)
+            height, width = decode(data).shape[1:]
+        except BadImage as error:
+            return 0, 0, 0, str(error)
+        return height, width, len(data), ""
+
+
+def scan(source: Images, workers: int = 0) -> Report:
+    """Decode every image once."""
+    rows = DataLoader(_Probe(source), batch_size=64, num_workers=workers, collate_fn=list)
+    sizes, bad = [], {}
+    for i, (*size, reason) in enumerate(row for batch in rows for row in batch):
+        if reason:
+            bad[source.name(i)] = reason
+        else:
+            sizes.append(size)
+    heights, widths, encoded = torch.tensor(sizes, dtype=torch.int64).reshape(-1, 3).unbind(1)
+    return Report(heights, widths, encoded, bad)
+
+
+def expected_pairs(
+    heights: Tensor, widths: Tensor, distance: Distance, size: int, threshold: float, crop_min: float
+) -> tuple[float, float]:
+    """Shares of positive cell pairs and of crop pairs without any, over crops of images of these sizes."""
+    rng = random.Random(0)
+    boxes: tuple[list, list] = ([], [])
+    for _ in range(SIMULATED):
+        i = rng.randrange(len(heights))
+        height, width = int(heights[i]), int(widths[i])
+        for view in boxes:
+            crop = draw_crop(rng, height, width, (crop_min, 1.0))
+            view.append(crop_box(crop, height, width, rng.random() < 0.5, distance))
+    boxes1, boxes2 = (torch.tensor(view).split(200) for view in boxes)
+    pairs = [positive_pairs(b1, b2, size, threshold).flatten(1) for b1, b2 in zip(boxes1, boxes2, strict=True)]
+    share = torch.cat([p.float().mean(1) for p in pairs])
+    return share.mean().item(), (share == 0).float().mean().item()
+
+
+def _spread(values: Tensor, digits: int = 0) -> str:
+    low, middle, high = torch.quantile(values.double()[:10_000_000], torch.tensor([0.05, 0.5, 0.95]).double())
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def summary(source: Images, report: Report, image_size: int, threshold: float, crop_min: float) -> str:
+    """The report as text: medians with the middle 90 % in brackets."""
+    good, bad = len(report.heights), len(report.bad)
+    endings = collections.Counter(
+        os.path.splitext(store.name(i))[1].lower() for store in source.stores for i in range(len(store))
+    )
+    lines = [
+        f"images        {len(source)} in {len(source.stores)} place(s): "
+        + ", ".join(f"{count} {ending}" for ending, count in endings.most_common()),
+        f"bad files     {bad} ({bad / len(source):.2%})",
+    ]
+    lines += [f"  {printable(name)}: {reason}" for name, reason in report.bad.items()]
+    if good:
+        short = torch.minimum(report.heights, report.widths)
+        lines += [
+            f"width         {_spread(report.widths)} px",
+            f"height        {_spread(report.heights)} px",
+            f"width/height  {_spread(report.widths / report.heights, 2)}",
+            f"file          {_spread(report.encoded / 1000, 1)} kB",
+            f"enlarged      {(short < image_size).float().mean():.1%} of the images have a side under {image_size} px",
+        ]
+        cells = max(image_size // 32, 1)
+        for distance in ("image", "pixel"):
+            share, none = expected_pairs(report.heights, report.widths, distance, cells, threshold, crop_min)
+            lines.append(
+                f"positives     {share:.2%} of the {cells * cells} x {cells * cells} cell pairs, none in {none:.1%} "
+                f"of the crop pairs (--distance {distance})"
+            )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: 0, 1 if there are bad files, 2 if there is nothing to scan."""
+    parser = argparse.ArgumentParser(prog="python -m pixpro.images", description="Look at a data set before training.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="decode every image; sizes, bad files, expected share of positive pairs")
+    check.add_argument("roots", nargs="+", metavar="PATH", help="folders, .tar and .zip files")
+    check.add_argument("--image_size", "--image-size", type=int, default=224, help="side of the crops (default 224)")
+    check.add_argument("--crop_min", "--crop-min", type=float, default=0.08, help="smallest crop (default 0.08)")
+    check.add_argument("--threshold", type=float, default=0.7, help="distance of positives (default 0.7)")
+    check.add_argument("--workers", type=int, default=available_cores() - 1, help="processes (default: cores - 1)")
+    args = parser.parse_args(argv)
+    try:
+        source = open_images(args.roots)
+        report = scan(source, args.workers)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(summary(source, report, args.image_size, args.threshold, args.crop_min))
+    return 1 if report.bad else 0

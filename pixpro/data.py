@@ -1,0 +1,163 @@
+"""The loader: images -> micro-batches of two views, the same whatever the number of workers and ranks, resumable."""
+
+import functools
+import logging
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+from torch.utils.data import DataLoader
+
+from pixpro.decode import BadImage, decode
+from pixpro.errors import UserError
+from pixpro.images import Images
+from pixpro.order import MicroBatches
+from pixpro.samples import Batch, NothingReadable, Samples
+from pixpro.views import Distance
+
+__all__ = ["Batch", "Loader", "make_loader"]
+
+LOG = logging.getLogger(__name__)
+LISTED = 20  # bad files named in the message that stops a run
+
+
+class Loader:
+    """Iterates over this rank's micro-batches from the position set to the end of that epoch.
+
+    bad_files: what was wrong with each bad file met so far, by name; all were replaced.
+    """
+
+    def __init__(self, source: Images, order: MicroBatches, batches: DataLoader, max_bad: float) -> None:
+        self.source, self.order, self.max_bad = source, order, max_bad
+        self.bad_files: dict[str, str] = {}
+        self._batches = batches
+        self._bad: set[int] = set()
+
+    def __len__(self) -> int:
+        """Global steps in an epoch; each is `accumulation` micro-batches."""
+        return self.order.steps
+
+    def set_position(self, epoch: int, step: int = 0) -> None:
+        """Start the next iteration at a global step of an epoch; nothing before it is read or decoded."""
+        assert epoch >= 0 and 0 <= step <= len(self)
+        self.order.epoch, self.order.step = epoch, step
+
+    def __iter__(self) -> Iterator[Batch]:
+        seen = bad = 0
+        try:
+            for batch in self._batches:
+                seen += len(batch.index)
+                if batch.replaced.any():
+                    found = batch.index[batch.replaced].tolist()
+                    bad += len(found)
+                    self._note(found, seen, bad)
+                yield batch
+        except NothingReadable as error:
+            name = str(error).rsplit("NothingReadable: ", 1)[-1].strip()
+            raise UserError(
+                f"{printable(name)} and every image tried in its place cannot be read; is the data still there?"
+            ) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                f"a data worker died ({str(error).splitlines()[0][:120]}); most often memory or /dev/shm is full: "
+                "give the machine or container more, or use fewer --workers"
+            ) from None
+
+    def _note(self, found: list[int], seen: int, bad: int) -> None:
+        """Name new bad files; raise UserError when they are too many."""
+        for index in found:
+            if index in self._bad:
+                continue
+            self._bad.add(index)
+            name, reason = printable(self.source.name(index)), why_bad(self.source, index)
+            self.bad_files[name] = reason
+            LOG.warning("bad image file, another one is used in its place: %s (%s)", name, reason)
+        # Of a part of the data only a rate is known; five standard deviations above the limit are no accident.
+        expected = self.max_bad * seen
+        if len(self._bad) > self.max_bad * len(self.source) or bad > expected + 5 * math.sqrt(expected) + 5:
+            listed = "; ".join(f"{name} ({reason})" for name, reason in list(self.bad_files.items())[:LISTED])
+            more = len(self.bad_files) - LISTED
+            raise UserError(
+                f"{len(self._bad)} bad image files of {len(self.source)}, more than the allowed share of "
+                f"{self.max_bad:g}: {listed}{f'; and {more} more' if more > 0 else ''}; "
+                "remove or repair them, or allow more with --max_bad"
+            )
+
+
+def why_bad(source: Images, index: int) -> str:
+    """What is wrong with a file."""
+    try:
+        decode(source.read(index))
+    except BadImage as error:
+        return str(error)
+    return "could not be read a moment ago, can be now"
+
+
+def printable(name: str) -> str:
+    """A file name that is safe in a log line: control characters and undecodable bytes are escaped."""
+    name = name.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def make_loader(
+    source: Images,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    accumulation: int = 1,
+    seed: int = 0,
+    workers: int = 0,
+    image_size: int = 224,
+    distance: Distance = "image",
+    crop_min: float = 0.08,
+    max_bad: float = 0.01,
+    pin_memory: bool = False,
+    start_method: str | None = None,
+) -> Loader:
+    """A loader of this rank's micro-batches.
+
+    batch_size: images per optimizer step, over all ranks and accumulation steps.
+    crop_min: smallest crop as a share of the image's area.
+    max_bad: largest share of unreadable files that is replaced without stopping.
+    start_method: how workers start (fork, forkserver, spawn); None is Python's default.
+    Raises UserError when the batch does not fit the data set or cannot be shared out.
+    """
+    if seed < 0:
+        raise UserError(f"seed {seed} is negative; expected 0 or more")
+    order = MicroBatches(len(source), batch_size, rank, world_size, accumulation, seed)
+    batches = DataLoader(
+        Samples(source, seed, image_size, distance, (crop_min, 1.0)),
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
+        multiprocessing_context=start_method if workers else None,
+    )
+    return Loader(source, order, batches, max_bad)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _prepare_worker(trainer: int, worker: int) -> None:
+    """Leave signals that ask the run to stop to the training process: it needs the workers to finish its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # tells who sent it; not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(trainer,), daemon=True).start()
+
+
+def _obey(trainer: int) -> None:
+    """End this worker when the training process says SIGTERM, not when a scheduler says it to everybody."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)

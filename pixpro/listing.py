@@ -1,0 +1,79 @@
+"""Lists of files, kept between runs outside the user's folders and made anew when what they describe has changed."""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+VERSION = 1
+RACY_NS = 2_000_000_000  # a change within this time of another may leave the time stamp as it was
+
+
+def cache_folder() -> Path:
+    """$PIXPRO_CACHE, or pixpro/ in the user's cache folder."""
+    chosen = os.environ.get("PIXPRO_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixpro"
+
+
+def stamp(path: str | bytes) -> list[int]:
+    """What changes when a file is written or a folder gains, loses or renames an entry; empty if it is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def cached(kind: str, path: str, make: Callable[[], tuple[Arrays, list[bytes]]]) -> Arrays:
+    """make()'s arrays, from the cache if every file and folder that they were made from is as it was.
+
+    make returns the arrays and the paths that decide (each folder that was listed, or the archive that was read).
+    A cache that cannot be read or written costs time, never the run.
+    """
+    key = hashlib.sha256(f"{VERSION}\0{kind}\0{path}".encode(errors="surrogateescape")).hexdigest()[:32]
+    file = cache_folder() / f"{kind}-{key}.npz"
+    known = _load(file)
+    if known is not None:
+        return known
+    started = time.time_ns()
+    arrays, sources = make()
+    stamps = [stamp(source) for source in sources]
+    newest = max((max(s[3:]) for s in stamps if s), default=started)
+    if all(stamps) and newest < started - RACY_NS:
+        _save(file, arrays, sources, stamps)
+    return arrays
+
+
+def _load(file: Path) -> Arrays | None:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        sources = arrays.pop("sources").tobytes().split(b"\0")
+        stamps = arrays.pop("stamps").tolist()
+    except Exception:  # missing, truncated, of another version: whatever it is, the list is made anew
+        return None
+    if len(sources) != len(stamps) or any(stamp(s) != was for s, was in zip(sources, stamps, strict=True)):
+        return None
+    return arrays
+
+
+def _save(file: Path, arrays: Arrays, sources: list[bytes], stamps: list[list[int]]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
+            try:
+                joined = np.frombuffer(b"\0".join(sources), dtype=np.uint8)
+                np.savez(part, **arrays, sources=joined, stamps=np.array(stamps, dtype=np.int64))
+                os.replace(part.name, file)
+            except BaseException:
+                os.unlink(part.name)
+                raise
+    except OSError:
+        return
