@@ -103,10 +103,10 @@ find_python() { # prints the first Python that is new enough and can make enviro
     fail "${reason:-no Python found as ${candidates[*]}: install Python 3.10 or newer or name it with PYTHON=/path/to/python3}"
 }
 
-fingerprint() { # of what .venv should hold; fails when .venv is unusable (2) or a package is gone (3)
+fingerprint() { # of what .venv should hold; fails with 3 when a package is gone, else when .venv is unusable
     # An environment remembers its folder: one that was moved activates the wrong place.
     # shellcheck disable=SC1091
-    (. "$venv/bin/activate" && [ "$VIRTUAL_ENV" = "$venv" ]) >/dev/null 2>&1 || return 2
+    (. "$venv/bin/activate" && [ "$VIRTUAL_ENV" = "$venv" ]) >/dev/null 2>&1 || return 1
     "$venv/bin/python" -I - "$folder" 2>/dev/null <<'PYTHON'
 import sys
 
@@ -118,7 +118,7 @@ try:
 
     assert sys.version_info >= (3, 10) and util.find_spec("pip")
 except Exception:
-    sys.exit(2)
+    sys.exit(1)
 folder = pathlib.Path(sys.argv[1])
 names = ["requirements.txt", "pyproject.toml", "install_packages.sh"]
 content = b"\0".join((folder / name).read_bytes() for name in names) + sys.version.encode()
@@ -149,16 +149,15 @@ lock() { # so that two jobs on one folder do not install at the same time
 }
 
 install() {
-    local python now status message quiet=(--quiet)
+    local python now message quiet=(--quiet)
     now=$(fingerprint)
-    status=$?
-    if [ $status -eq 2 ] || [ "$(cat "$stamp" 2>/dev/null)" = installing ]; then
+    if ! [[ $? =~ ^[03]$ ]] || [ "$(cat "$stamp" 2>/dev/null)" = installing ]; then
         python=$(find_python) || exit 1
         if [ -e "$venv" ]; then say "$venv is broken, was moved or interrupted: making it anew"; else say "making $venv"; fi
         message=$("$python" -m venv --clear "$venv" 2>&1) ||
             fail "could not make $venv with $python: ${message##*$'\n'}"
         now=$(fingerprint)
-        [ $? -eq 2 ] && fail "$python made an unusable $venv"
+        [[ $? =~ ^[03]$ ]] || fail "$python made an unusable $venv"
     fi
     say "installing the packages of requirements.txt into .venv (with torch some GB and some minutes)"
     : >"$log" || fail "cannot write $log"
