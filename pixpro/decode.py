@@ -13,7 +13,7 @@ from torchvision.io import ImageReadMode, decode_image
 MAX_PIXELS = 100_000_000  # 300 MB decoded; the largest pictures of ImageNet have 25 million
 MAX_SCANS = 200  # encoders write about ten; each scan of a progressive JPEG passes over the whole picture
 # Named, so that Pillow never starts a helper program (EPS does) for a file that only pretends to be a picture.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 
 class BadImage(Exception):
