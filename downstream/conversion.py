@@ -1,0 +1,94 @@
+"""State dict under our names -> the online encoder's trunk (and pyramid) under detectron2's names."""
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import FeaturePyramidNetwork
+
+from downstream.detectron2_names import SHAPES, pyramid_name, trunk_name
+from downstream.weights_file import RGB_MEAN, RGB_STD
+from pixpro.errors import UserError
+from pixpro.trunk import check_trunk, trunk_of
+
+NECK = "encoder.neck."
+
+
+class Conversion(NamedTuple):
+    """A checkpoint's trunk and neck: as detectron2 names them, and as torchvision does."""
+
+    weights: dict[str, np.ndarray]
+    trunk: dict[str, Tensor]
+    neck: dict[str, Tensor]  # empty without a pyramid
+    left_out: Counter[str]  # what is neither: module -> number of tensors
+
+
+def convert(state_dict: dict[str, Tensor], arch: str) -> Conversion:
+    """The trunk and neck of the online encoder; every other key is counted in `left_out`.
+
+    Raises UserError if one of them is incomplete, has foreign tensors or shapes, or is not finite.
+    """
+    if arch not in SHAPES:
+        raise UserError(f"detectron2's ResNet cannot hold a {arch}; it can hold {', '.join(SHAPES)}")
+    trunk = trunk_of(state_dict)
+    check_trunk(trunk, arch)
+    neck = {key.removeprefix(NECK): tensor for key, tensor in state_dict.items() if key.startswith(NECK)}
+    if neck:
+        check_pyramid(neck, arch)
+    weights = {trunk_name(key): as_array(tensor) for key, tensor in trunk.items()}
+    weights |= {pyramid_name(key): as_array(tensor) for key, tensor in neck.items()}
+    used = {f"encoder.{key}" for key in trunk} | {f"{NECK}{key}" for key in neck}
+    return Conversion(dict(sorted(weights.items())), trunk, neck, Counter(map(module_of, state_dict.keys() - used)))
+
+
+def module_of(key: str) -> str:
+    """The part of a model that a key belongs to: `encoder.projector`, `momentum_encoder`, `propagation`, ..."""
+    parts = key.split(".")
+    return ".".join(parts[: 2 if parts[0] == "encoder" else 1])
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """The tensor as float32 (counters stay integers), on its own memory."""
+    tensor = tensor.detach().cpu()
+    return np.array((tensor.float() if tensor.is_floating_point() else tensor).numpy())
+
+
+def build_pyramid(arch: str, neck: dict[str, Tensor]) -> FeaturePyramidNetwork:
+    """An untrained pyramid over the arch's C2 to C5 with the neck's width, and norms if the neck has them."""
+    norm = torch.nn.BatchNorm2d if any(key.endswith("running_mean") for key in neck) else None
+    first = SHAPES[arch].res2_out_channels
+    return FeaturePyramidNetwork([first << level for level in range(4)], neck_channels(neck), norm_layer=norm)
+
+
+def neck_channels(neck: dict[str, Tensor]) -> int:
+    """Channels of every pyramid level; 0 without a neck."""
+    kernel = neck.get("inner_blocks.0.0.weight")
+    return 0 if kernel is None else kernel.shape[0]
+
+
+def check_pyramid(neck: dict[str, Tensor], arch: str) -> None:
+    """Raise UserError unless the neck is a whole, finite pyramid over the arch's C2 to C5."""
+    with torch.device("meta"):
+        expected = {key: tensor.shape for key, tensor in build_pyramid(arch, neck).state_dict().items()}
+    wrong = [key for key in expected | neck if key not in neck or expected.get(key) != neck[key].shape]
+    wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
+    wrong = wrong or [key for key, tensor in neck.items() if not torch.isfinite(tensor).all()]
+    if wrong:
+        raise UserError(
+            f"not a whole feature pyramid over a {arch}: {len(wrong)} of {len(expected)} tensors are missing, "
+            f"foreign, of another shape or not finite, first {wrong[0]}"
+        )
+
+
+def described(conversion: Conversion, arch: str) -> dict[str, Any]:
+    """The facts that travel with the weights: what they are, and how they see images."""
+    return {
+        "arch": arch,
+        "pixel_format": "RGB",
+        "pixel_mean": list(RGB_MEAN),
+        "pixel_std": list(RGB_STD),
+        "stride_in_1x1": False,
+        "fpn_channels": neck_channels(conversion.neck),
+    }

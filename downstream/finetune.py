@@ -1,0 +1,111 @@
+"""The command line of train_voc.py and train_coco.py: what is missing is said first, then detectron2 takes over."""
+
+import argparse
+import ast
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from downstream.finetune_paths import missing_paths
+
+HERE = Path(__file__).resolve().parent
+CONFIGS = HERE / "configs"
+INSTALL = "`source install_packages.sh` in the project's folder puts it on the path"
+
+
+def main(description: str, config: str, datasets: tuple[str, ...]) -> None:
+    """Parse the command line and run; what is missing is said in a line each, with exit code 2.
+
+    config: stem of the default config file. datasets: the names that it trains and tests on.
+    """
+    arguments = parse(description, CONFIGS / f"{config}.yaml")
+    problems = missing(arguments, datasets)
+    if problems:
+        sys.exit(max(failure(problem) for problem in problems))
+    run(arguments)
+
+
+def parse(description: str, config_file: Path) -> argparse.Namespace:
+    """The arguments; config changes (KEY VALUE ...) may stand before, between or after the flags."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", type=Path, default=config_file, help="detectron2 config (%(default)s)")
+    parser.add_argument(
+        "--overlay",
+        type=Path,
+        default=CONFIGS / "weights_rgb.yaml",
+        help="how the weights expect images: weights_rgb.yaml or weights_msra.yaml (%(default)s)",
+    )
+    parser.add_argument("--weights", help="converted weights, a .pkl file; the same as MODEL.WEIGHTS")
+    parser.add_argument("--output-dir", type=Path, help="where everything is written; the same as OUTPUT_DIR")
+    parser.add_argument("--num-gpus", type=int, help="processes on this machine (default: all GPUs; 0 is the CPU)")
+    parser.add_argument("--num-machines", type=int, default=1, help="machines of the run (%(default)s)")
+    parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine (%(default)s)")
+    parser.add_argument("--dist-url", default="auto", help="where the machines meet, like tcp://HOST:PORT")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    parser.add_argument(
+        "--eval-only", action="store_true", help="test MODEL.WEIGHTS, or with --resume the last checkpoint"
+    )
+    parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="changes of the config: SOLVER.MAX_ITER 100")
+    arguments = parser.parse_intermixed_args()
+    os.environ.setdefault("DETECTRON2_DATASETS", str(HERE / "datasets"))
+    return arguments
+
+
+def missing(arguments: argparse.Namespace, datasets: tuple[str, ...]) -> list[str]:
+    """A line for each of data, weights and detectron2 that is not there, with what to do about it."""
+    options = dict(zip(arguments.options[::2], arguments.options[1::2], strict=False))
+    problems = []
+
+    root = Path(os.environ["DETECTRON2_DATASETS"])
+    changed = [*names_in(options.get("DATASETS.TRAIN")), *names_in(options.get("DATASETS.TEST"))]
+    absent = missing_paths(root, changed or datasets)
+    if absent:
+        more = f" and {len(absent) - 1} more paths are" if len(absent) > 1 else " is"
+        problems.append(
+            f"no data: {absent[0]}{more} missing; set DETECTRON2_DATASETS to the folder that holds "
+            f"{absent[0].relative_to(root).parts[0]} (now {root})"
+        )
+
+    weights = options.get("MODEL.WEIGHTS", arguments.weights)
+    if weights and "://" not in weights and not Path(weights).is_file():
+        problems.append(
+            f"no weights: {weights} is missing; make it with `python {HERE / 'convert-pretrain-to-detectron2.py'} "
+            f"CHECKPOINT {weights}`, or name another file with MODEL.WEIGHTS"
+        )
+
+    for package in ("torch", "detectron2"):
+        if importlib.util.find_spec(package) is None:
+            problems.append(f"{package} is not installed: {INSTALL}")
+            break
+    return problems
+
+
+def names_in(option: str | None) -> tuple[str, ...]:
+    """The data set names in an option like "('voc_2007_trainval',)"; none if it cannot be read that way."""
+    try:
+        value = ast.literal_eval(option or "()")
+    except (ValueError, SyntaxError):
+        value = option
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Hand over to detectron2; an error of the user's, or of its installation, becomes one line and exit code 2."""
+    # Only here, so that the lines above need neither torch nor seconds.
+    from pixpro.errors import UserError
+
+    try:
+        from downstream import finetune_run
+
+        finetune_run.run(arguments)
+    except ImportError as error:
+        sys.exit(failure(f"detectron2 cannot be used: {error}; {INSTALL}"))
+    except UserError as error:
+        sys.exit(failure(str(error)))
+
+
+def failure(problem: str) -> int:
+    """The exit code for wrong input, after a line that says what is wrong."""
+    print(f"error: {problem}", file=sys.stderr)
+    return 2

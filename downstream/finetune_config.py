@@ -1,0 +1,130 @@
+"""Config file + overlay + command line + machine -> the detectron2 config of one fine-tuning run."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from detectron2.config import CfgNode, get_cfg
+
+from pixpro.errors import UserError
+
+NORMS = ("MODEL.RESNETS.NORM", "MODEL.FPN.NORM", "MODEL.ROI_BOX_HEAD.NORM", "MODEL.ROI_MASK_HEAD.NORM")
+
+
+class Schedule(NamedTuple):
+    """The settings that follow the batch size."""
+
+    lr: float
+    max_iter: int
+    steps: tuple[int, ...]
+    warmup: int
+    checkpoint_period: int
+    eval_period: int
+
+
+KEYS = Schedule(
+    "SOLVER.BASE_LR",
+    "SOLVER.MAX_ITER",
+    "SOLVER.STEPS",
+    "SOLVER.WARMUP_ITERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_PERIOD",
+)
+
+
+def scaled(schedule: Schedule, batch: int, reference: int) -> Schedule:
+    """The schedule for another batch by the linear rule: learning rate times, iterations over batch / reference."""
+    scale = batch / reference
+
+    def iterations(count: int) -> int:
+        return int(round(count / scale))
+
+    return Schedule(
+        schedule.lr * scale,
+        iterations(schedule.max_iter),
+        tuple(iterations(step) for step in schedule.steps),
+        iterations(schedule.warmup),
+        iterations(schedule.checkpoint_period),
+        iterations(schedule.eval_period),
+    )
+
+
+def build_config(
+    config_file: Path,
+    overlay: Path,
+    *,
+    weights: str | None,
+    output_dir: Path | None,
+    options: list[str],
+    processes: int,
+    device: str,
+) -> tuple[CfgNode, list[str]]:
+    """The config, and a line for each thing that was changed because of the batch or the machine.
+
+    Later sources win: config file, overlay, weights and output_dir, options ("KEY", "VALUE", ...). processes: over
+    all machines. The learning rate and the schedule belong to the batch of the config file; where the options set
+    another (SOLVER.IMS_PER_BATCH, or SOLVER.REFERENCE_WORLD_SIZE as in detectron2), those not set there are scaled.
+    """
+    cfg = get_cfg()
+    for file in (config_file, overlay):
+        if not file.is_file():
+            raise UserError(f"no config file {file}")
+        cfg.merge_from_file(str(file))
+    reference = cfg.SOLVER.IMS_PER_BATCH
+    if weights is not None:
+        cfg.MODEL.WEIGHTS = weights
+    cfg.OUTPUT_DIR = str(output_dir or Path(__file__).parent / "output" / config_file.stem)
+    if len(options) % 2:
+        raise UserError(f"config changes come as KEY VALUE pairs; {options[-1]!r} has no value")
+    try:
+        cfg.merge_from_list(options)
+    except (KeyError, AssertionError, ValueError) as error:
+        raise UserError(f"cannot apply the config changes {' '.join(options)}: {error}") from error
+    notes = []
+    if cfg.SOLVER.REFERENCE_WORLD_SIZE > 0:
+        cfg.SOLVER.IMS_PER_BATCH = cfg.SOLVER.IMS_PER_BATCH * processes // cfg.SOLVER.REFERENCE_WORLD_SIZE
+        cfg.SOLVER.REFERENCE_WORLD_SIZE = processes
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    if batch < 1 or batch % processes:
+        raise UserError(
+            f"a batch of {batch} images does not spread over {processes} processes; choose --num-gpus or "
+            "SOLVER.IMS_PER_BATCH so that it does (learning rate and schedule follow)"
+        )
+    if batch != reference:
+        notes.append(scale_to_batch(cfg, batch, reference, given=options[::2]))
+    if device == "cpu":
+        notes.append(use_cpu(cfg))
+    cfg.freeze()
+    return cfg, notes
+
+
+def scale_to_batch(cfg: CfgNode, batch: int, reference: int, *, given: Iterable[str]) -> str:
+    """Scale what the options did not give, in place; returns the line that says so."""
+    old = Schedule(*(lookup(cfg, key) for key in KEYS))
+    changes = [(key, value) for key, value in zip(KEYS, scaled(old, batch, reference), strict=True) if key not in given]
+    for key, value in changes:
+        cfg.merge_from_list([key, value])
+    said = ", ".join(f"{key} {value}" for key, value in changes if value)
+    return f"batch {batch} instead of {reference}, linear rule: {said or 'nothing to scale, all of it was given'}"
+
+
+def use_cpu(cfg: CfgNode) -> str:
+    """Make the config run without a GPU, in place; returns the line that says so."""
+    if cfg.SOLVER.AMP.ENABLED:
+        raise UserError("detectron2 has mixed precision on GPUs only; leave SOLVER.AMP.ENABLED False here")
+    cfg.MODEL.DEVICE = "cpu"
+    for key in NORMS:
+        if lookup(cfg, key) in ("SyncBN", "naiveSyncBN"):
+            cfg.merge_from_list([key, "BN"])
+    return (
+        "no GPU: one CPU process, BN for SyncBN; the published sizes take about a minute per iteration here, "
+        "for a trial see the small settings in docs/downstream.md"
+    )
+
+
+def lookup(cfg: CfgNode, key: str) -> object:
+    """The value of a dotted key."""
+    node = cfg
+    for part in key.split("."):
+        node = node[part]
+    return node

@@ -1,0 +1,150 @@
+"""What each process of a fine-tuning run does: build, load, prove the weights arrived, train, test, write results."""
+
+import argparse
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import detectron2
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import DefaultTrainer, default_setup
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.utils import comm
+from torch import Tensor
+
+from downstream import roi_heads  # noqa: F401  registers Res5ROIHeadsExtraNorm
+from downstream.finetune_classes import register_classes
+from downstream.published import results_table
+from downstream.weights_file import WeightsFile, read_weights
+from pixpro.errors import UserError
+
+TRUNK = re.compile(r"(?:.*\.)?((?:stem|res[2-5]\.\d+|fpn_(?:lateral|output)[2-5])\..+)")
+
+
+class Trainer(DefaultTrainer):
+    """detectron2's trainer with the evaluators of VOC and COCO."""
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        if MetadataCatalog.get(dataset_name).evaluator_type == "pascal_voc":
+            return PascalVOCDetectionEvaluator(dataset_name)
+        return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+
+def work(
+    cfg: CfgNode,
+    arguments: argparse.Namespace,
+    weights: Path | None,
+    classes: tuple[str, ...] | None,
+    notes: list[str],
+) -> None:
+    """Train or test as the arguments say; the first process writes results.json and prints the table.
+
+    weights: the checked file to start from. classes: of the data, where they are not the benchmark's. notes: what was
+    changed because of the batch, the machine or the data, to stand beside the results.
+    """
+    if classes is not None:
+        # A process of its own starts with detectron2's class names; doing it twice does no harm.
+        names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+        register_classes(Path(os.environ["DETECTRON2_DATASETS"]), names, classes)
+    default_setup(cfg, argparse.Namespace(config_file=str(arguments.config_file), eval_only=arguments.eval_only))
+    facts: dict[str, Any] = {}
+    if arguments.eval_only:
+        model = Trainer.build_model(cfg)
+        checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=arguments.resume)
+        metrics = flat(Trainer.test(cfg, model) or {})
+    else:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=arguments.resume)
+        if weights is not None and weights.suffix == ".pkl":
+            file = read_weights(weights)
+            facts = file.facts
+            count = check_loaded(trainer.checkpointer.model.state_dict(), file)
+            if comm.is_main_process():
+                print(f"all {count} tensors of the trunk come from {weights}", flush=True)
+        trainer.train()
+        metrics = {name: value for name, (value, _) in trainer.storage.latest().items() if "/AP" in name}
+    if comm.is_main_process():
+        write_results(cfg, arguments, metrics, facts, notes)
+
+
+def check_loaded(model: dict[str, Tensor], file: WeightsFile) -> int:
+    """The number of trunk tensors that the model took from the file.
+
+    Raises UserError unless every trunk tensor of the model equals the file's: detectron2 itself only logs a
+    warning for names and shapes that do not fit, and goes on from random initialisation.
+    """
+    arrays = {name: torch.as_tensor(array) for name, array in file.weights.items()}
+    optional = ("num_batches_tracked",)
+    if file.writer.startswith("MSRA"):
+        arrays, _ = convert_c2_detectron_names(arrays)
+        optional = ("num_batches_tracked", "running_mean", "running_var")  # may be folded into weight and bias
+    has_pyramid = any(name.startswith("fpn_") for name in arrays)
+    trunk = {match[1]: tensor for name, tensor in model.items() if (match := TRUNK.fullmatch(name))}
+    if not has_pyramid:
+        trunk = {name: tensor for name, tensor in trunk.items() if not name.startswith("fpn_")}
+    needed = {name for name in trunk if name in arrays or not name.endswith(optional)}
+    wrong = [name for name in sorted(needed) if name not in arrays or not torch.equal(trunk[name].cpu(), arrays[name])]
+    if wrong or not needed:
+        raise UserError(
+            f"{len(wrong)} of {len(needed)} trunk tensors did not come from {file.path}, first {wrong[:1]}; "
+            "the weights do not fit this model"
+        )
+    return len(needed)
+
+
+def flat(results: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """{"bbox/AP": ...} of nested results."""
+    metrics = {}
+    for name, value in results.items():
+        metrics |= flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return metrics
+
+
+def write_results(
+    cfg: CfgNode,
+    arguments: argparse.Namespace,
+    metrics: dict[str, float],
+    facts: dict[str, Any],
+    notes: list[str],
+) -> None:
+    """Write results.json and print the table with the published numbers.
+
+    facts: what the weight file says about itself.
+    """
+    numbers = {name: value if math.isfinite(value) else None for name, value in sorted(metrics.items())}
+    changes = dict(zip(arguments.options[::2], arguments.options[1::2], strict=True))
+    config = arguments.config_file.stem
+    results = {
+        "metrics": numbers,
+        "config": config,
+        "changes": changes,
+        "notes": notes,
+        "weights": {"path": cfg.MODEL.WEIGHTS, **facts},
+        "test_sets": list(cfg.DATASETS.TEST),
+        "iterations": cfg.SOLVER.MAX_ITER,
+        "batch": cfg.SOLVER.IMS_PER_BATCH,
+        "lr": cfg.SOLVER.BASE_LR,
+        "norm": cfg.MODEL.RESNETS.NORM,
+        "processes": comm.get_world_size(),
+        "device": cfg.MODEL.DEVICE,
+        "versions": {"torch": torch.__version__, "detectron2": detectron2.__version__},
+    }
+    path = Path(cfg.OUTPUT_DIR) / "results.json"
+    path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+    weights = Path(cfg.MODEL.WEIGHTS).stem or "random weights"
+    label = f"{weights}, {cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH}"
+    print(f"\n{results_table(config, label, numbers)}")
+    if changes or notes:
+        print("this run is not under the published settings:")
+        for line in (*(f"{key} {value}" for key, value in changes.items()), *notes):
+            print(f"  {line}")
+    print(f"wrote {path}", flush=True)
