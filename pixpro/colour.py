@@ -42,16 +42,15 @@ def hue(x: Tensor, shift: Tensor) -> Tensor:
     value = x.amax(dim=1, keepdim=True)
     chroma = value - x.amin(dim=1, keepdim=True)
     scale = chroma.clamp_min(torch.finfo(x.dtype).tiny).reciprocal_()
-    sixth = torch.where(
+    sixths = torch.where(
         value == red,
         (green - blue) * scale,
         torch.where(value == green, (blue - red) * scale + 2, (red - green) * scale + 4),
     )
-    sixth = sixth.add_(_column(shift) * 6)
     # The distance of each channel from its own peak around the circle says how much chroma it loses.
-    peaks = x.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)
-    k = (sixth + peaks).remainder_(6)
-    lost = torch.minimum(k, 4 - k).clamp_(0, 1)
+    opposite = x.new_tensor([0.5, 1 / 6, -1 / 6]).view(1, 3, 1, 1)  # a half turn from the peaks of R, G, B
+    turn = (sixths / 6 + _column(shift)) + opposite
+    lost = (turn - turn.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
     return value - chroma * lost
 
 
@@ -62,7 +61,7 @@ def grey(x: Tensor) -> Tensor:
 
 def solarize(x: Tensor) -> Tensor:
     """x with its bright half inverted (8-bit levels from 128 on, counted as if rounded)."""
-    return torch.where(x >= 127.5 / 255, 1 - x, x)
+    return torch.minimum(x, 1 - x)
 
 
 def blur(x: Tensor, sigma: Tensor) -> Tensor:
@@ -95,6 +94,5 @@ def _box(x: Tensor, weights: tuple[Tensor, Tensor, Tensor], dim: int) -> Tensor:
     size = x.shape[dim]
     padded = F.pad(x, (2, 2, 0, 0) if dim == 3 else (0, 0, 2, 2), mode="replicate")
     taps = [padded.narrow(dim, offset, size) for offset in range(5)]
-    out = x * weights[0]
-    out = torch.addcmul(out, taps[1] + taps[3], weights[1])
-    return torch.addcmul(out, taps[0] + taps[4], weights[2])
+    out = (taps[1] + taps[3]).mul_(weights[1]).addcmul_(x, weights[0])
+    return out.addcmul_(taps[0] + taps[4], weights[2])

@@ -6,9 +6,15 @@ import warnings
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
+
+try:
+    from torchvision.io import ImageReadMode, decode_image
+except ImportError:  # announced for some version after 0.29; Pillow then decodes everything, a third slower
+    decode_image = None
+
+warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities of TorchVision")
 
 MAX_PIXELS = 100_000_000  # 300 MB decoded; the largest pictures of ImageNet have 25 million
 MAX_SCANS = 200  # encoders write about ten; each scan of a progressive JPEG passes over the whole picture
@@ -31,7 +37,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
     if data[:2] == b"\xff\xd8":
         size, channels = jpeg_header(data)
         check_size(size, max_pixels)
-        if channels in (1, 3):
+        if channels in (1, 3) and decode_image is not None:
             return decode_jpeg(data)
     return decode_other(data, max_pixels)
 
@@ -56,6 +62,8 @@ def decode_other(data: bytes, max_pixels: int) -> Tensor:
                 pixels = to_rgb(image)
     except BadImage:
         raise
+    except UnidentifiedImageError:
+        raise BadImage(f"not an image ({', '.join(FORMATS)} are read)") from None
     except Exception as error:  # Pillow's decoders raise almost anything for damaged data
         raise BadImage(f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}") from None
     return torch.from_numpy(pixels).permute(2, 0, 1)

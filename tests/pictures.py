@@ -1,0 +1,36 @@
+"""Small pictures for the tests of the input pipeline, encoded in memory or written to folders."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def texture(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Smooth colourful blobs with detail: what photographs are to a codec and to a filter."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+    noise = rng.normal(0, 12, (height, width, 3))
+    return Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8))
+
+
+def coordinates(height: int, width: int) -> np.ndarray:
+    """(H, W, 3) uint8 whose red is the column and whose green is the row; at most 256 of each."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8)
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    """The image as a file's bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def folder(path: Path, count: int, side: int = 48) -> Path:
+    """`count` JPEG files 000.jpg ... of slightly different sizes in a new folder."""
+    path.mkdir(parents=True)
+    for i in range(count):
+        texture(side + i % 5, side + 8 - i % 3, seed=i).save(path / f"{i:03}.jpg")
+    return path
