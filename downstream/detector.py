@@ -1,0 +1,76 @@
+"""The detector: any torchvision ResNet trunk -> Faster R-CNN C4 with the extra BatchNorm, as detectron2 builds it."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import ResNet
+from torchvision.models.detection.image_list import ImageList
+
+from downstream.c4_heads import Predictor, RegionHeads, Res5
+from downstream.c4_proposals import ProposalNetwork
+from pixpro.errors import UserError
+
+# RGB in 0..255: what the pre-trained weights have seen
+PIXEL_MEAN = (123.675, 116.280, 103.530)
+PIXEL_STD = (58.395, 57.120, 57.375)
+
+
+class Detector(nn.Module):
+    """Images -> detections; in training images + boxes -> the four losses."""
+
+    def __init__(
+        self, trunk: ResNet, num_classes: int, *, regions_per_image: int = 512, test_proposals: int = 1000
+    ) -> None:
+        """trunk: its layer4 becomes the region head, its fc is dropped; num_classes: without the background."""
+        super().__init__()
+        if not isinstance(trunk, ResNet):
+            raise UserError(
+                f"the backbone is a {type(trunk).__name__}, a C4 detector needs a torchvision ResNet (--arch)"
+            )
+        channels = _width(trunk.layer4)
+        stem = (trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool)
+        self.backbone = nn.Sequential(*stem, trunk.layer1, trunk.layer2, trunk.layer3)
+        self.rpn = ProposalNetwork(channels // 2, pre_nms=(12000, 6000), post_nms=(2000, test_proposals))
+        self.roi_heads = RegionHeads(
+            Res5(trunk.layer4, channels), Predictor(channels, num_classes), regions_per_image=regions_per_image
+        )
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses by name in training, else per image `boxes` (pixels of the given image), `scores`, `labels` 1..C.
+
+        images: (3, H, W) each, RGB in 0..255, already resized; targets: `boxes` (n, 4) and `labels` 1..C.
+        """
+        batch = self.normalized(images)
+        features = {"res4": self.backbone(batch.tensors)}
+        proposals, losses = self.rpn(batch, features, targets)
+        detections, region_losses = self.roi_heads(features, proposals, batch.image_sizes, targets)
+        return {**losses, **region_losses} if self.training else detections
+
+    def normalized(self, images: list[Tensor]) -> ImageList:
+        """One batch, padded with zeros after normalisation to its own largest height and width, no further."""
+        images = [(image.to(self.pixel_mean) - self.pixel_mean) / self.pixel_std for image in images]
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        height, width = (max(size) for size in zip(*sizes, strict=True))
+        batch = images[0].new_zeros(len(images), 3, height, width)
+        for slot, image in zip(batch, images, strict=True):
+            slot[:, : image.shape[1], : image.shape[2]] = image
+        return ImageList(batch, sizes)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Two groups for SGD: everything decays (biases too, as in detectron2) except BatchNorm's weight and bias."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    plain = {id(p) for m in norms for p in m.parameters(recurse=False)}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if id(p) not in plain], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) in plain], "weight_decay": 0.0},
+    ]
+
+
+def _width(layer4: nn.Module) -> int:
+    """Channels that come out of layer4."""
+    return [m for m in layer4.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
