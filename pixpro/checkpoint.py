@@ -1,13 +1,13 @@
 """Checkpoints: written atomically, read without executing anything, resumed exactly."""
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pixpro.errors import UserError
+from pixpro.safe_load import load_untrusted
 
 LAST = "last.pth.tar"
 
@@ -26,11 +26,7 @@ def load(path: Path) -> dict[str, Any]:
     """A state written by `save`, on the CPU. UserError when the file is missing, damaged or not a training state."""
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; expected a file written by train.py, such as {LAST}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read ({reason}); expected a checkpoint of train.py") from error
+    state = load_untrusted(path)
     if not isinstance(state, dict) or not {"model", "optimizer", "step", "config"} <= state.keys():
         raise UserError(f"{path} holds no training state; expected a checkpoint of train.py (weights: use --init)")
     return state

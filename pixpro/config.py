@@ -3,14 +3,14 @@
 import argparse
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 from pixpro.encoder import ARCHS
 
 
-def setting(default: Any, help: str, choices: tuple | None = None) -> Any:
-    """A field of Config: its default, its help text, and the values it may take."""
-    metadata = {"help": help, "choices": choices}
+def setting(default: Any, help: str, choices: tuple | None = None, alias: str | None = None) -> Any:
+    """A field of Config: its default, its help text, the values it may take, a second name on the command line."""
+    metadata = {"help": help, "choices": choices, "alias": alias}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -21,8 +21,12 @@ class Config:
     """Settings of one pre-training run; defaults are the published 100-epoch recipe."""
 
     # What to train on
-    data: list[str] = setting([], "image folders, searched to any depth, and tar or zip files; several are mixed")
-    val_data: list[str] = setting([], "held-out images for dense matching accuracy; without it some of --data")
+    data: list[str] = setting(
+        ["datasets/imagenet/train"],
+        "image folders, searched to any depth, and tar or zip files; several are mixed",
+        alias="train_path",
+    )
+    val_data: list[str] = setting([], "held-out images on which dense matching accuracy is measured")
     demo: bool = setting(False, "train a small network on built-in sample images: no data, no GPU, a few minutes")
     # Method
     loss: str = setting("pixpro", "which method to train", choices=("pixpro", "pixcontrast"))
@@ -82,9 +86,16 @@ DEMO = {
 }
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see python {self.prog} --help\n")
+
+
 def build_parser(defaults: dict[str, Any] | None = None) -> argparse.ArgumentParser:
     """The command line of train.py: one flag per field, written with dashes or underscores."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="train.py",
         description="Pre-train a backbone on unlabelled images with PixPro or PixContrast.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -96,6 +107,8 @@ def build_parser(defaults: dict[str, Any] | None = None) -> argparse.ArgumentPar
         names = [f"--{spec.name}"]
         if "_" in spec.name:
             names.append(f"--{spec.name.replace('_', '-')}")
+        if spec.metadata["alias"]:
+            names.append(f"--{spec.metadata['alias']}")
         options: dict[str, Any] = {"dest": spec.name, "default": default, "help": spec.metadata["help"]}
         if spec.type is bool:
             options["action"] = "store_true"

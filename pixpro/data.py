@@ -32,6 +32,7 @@ class Loader:
     def __init__(self, source: Images, order: MicroBatches, batches: DataLoader, max_bad: float) -> None:
         self.source, self.order, self.max_bad = source, order, max_bad
         self.bad_files: dict[str, str] = {}
+        self.workers = batches.num_workers
         self._batches = batches
         self._bad: set[int] = set()
 

@@ -1,6 +1,7 @@
 """Process groups: start processes, join them, average over them, and BatchNorm over all of them."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Process:
 
     rank: int
     world_size: int
+    local_world_size: int  # processes on this machine
     device: torch.device
 
     @property
@@ -32,26 +34,31 @@ class Process:
         return self.rank == 0
 
 
-def launch(function: Callable[..., None], nproc: int, *args: Any) -> None:
+def launch(function: Callable[..., int], nproc: int, *args: Any) -> int:
     """Run function(*args) in nproc processes on this machine; each calls `join` to meet the others.
 
-    function must be importable by name. When a process fails, the others are ended and its error is raised here.
+    function must be importable by name; what it returns is its process's exit code. Returns 0, or the exit code of
+    the first process that failed, after the others were ended. An exception in a process is raised here.
     """
     with tempfile.TemporaryDirectory(prefix="pixpro-") as folder:
         rendezvous = f"file://{Path(folder).resolve()}/store"
-        mp.start_processes(_launched, args=(nproc, rendezvous, function, args), nprocs=nproc, start_method="spawn")
+        try:
+            mp.start_processes(_launched, args=(nproc, rendezvous, function, args), nprocs=nproc, start_method="spawn")
+        except mp.ProcessExitedException as error:
+            return error.exit_code
+    return 0
 
 
-def _launched(rank: int, nproc: int, rendezvous: str, function: Callable[..., None], args: tuple) -> None:
+def _launched(rank: int, nproc: int, rendezvous: str, function: Callable[..., int], args: tuple) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(nproc), LOCAL_WORLD_SIZE=str(nproc))
     os.environ[RENDEZVOUS] = rendezvous
-    function(*args)
+    sys.exit(function(*args))
 
 
 def join(timeout: timedelta = timedelta(minutes=10)) -> Process:
     """This process's place in its group: that of `launch` or torchrun, or alone.
 
-    Ranks use one GPU each over NCCL where there are GPUs, else gloo on the CPU, whose cores they share out.
+    Ranks use one GPU each over NCCL where there are GPUs, else gloo on the CPU.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -60,9 +67,6 @@ def join(timeout: timedelta = timedelta(minutes=10)) -> Process:
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
-        neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        if neighbours > 1:
-            torch.set_num_threads(max(1, available_cores() // neighbours))
     if world_size > 1:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
@@ -71,18 +75,13 @@ def join(timeout: timedelta = timedelta(minutes=10)) -> Process:
             world_size=world_size,
             timeout=timeout,
         )
-    return Process(rank, world_size, device)
+    return Process(rank, world_size, int(os.environ.get("LOCAL_WORLD_SIZE", world_size)), device)
 
 
 def leave() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def available_cores() -> int:
-    """CPU cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

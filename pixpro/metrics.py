@@ -5,7 +5,6 @@ import math
 import time
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -38,9 +37,7 @@ class Metrics:
         seconds = (time.perf_counter() - self.started) / done * (self.total_steps - step)
         return str(timedelta(seconds=round(seconds)))
 
-    def __enter__(self) -> "Metrics":
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Finish the files."""
         self.file.close()
         self.board.close()
