@@ -11,7 +11,7 @@ from torch import Tensor
 from pixpro.errors import UserError
 from pixpro.layouts import layout_of, rename
 from pixpro.safe_load import load_untrusted
-from pixpro.trunk import arch_of, trunk_of
+from pixpro.trunk import arch_of, check_finite, trunk_of
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,9 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     contents = load_untrusted(path)
     try:
         conversion = convert(weights_in(contents))
-        arch = arch_of(trunk_of(conversion.state_dict))
+        trunk = trunk_of(conversion.state_dict)
+        arch = arch_of(trunk)
+        check_finite(trunk)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     config = settings_in(contents)

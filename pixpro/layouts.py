@@ -34,20 +34,27 @@ OURS = Layout(
     {name: name for name in ("encoder.", "momentum_encoder.", "propagation.", "instance.")},
 )
 
+CONRADRY = {
+    "encoder.backbone.": "encoder.",
+    "mom_encoder.backbone.": "momentum_encoder.",
+    **sequential("encoder.projection.", "encoder.projector."),
+    **sequential("mom_encoder.projection.", "momentum_encoder.projector."),
+}
+
 # In order: the first whose signs appear is the writer.
 LAYOUTS = (
     OURS,
     Layout(
         "conradry/pixpro-with-weights",
         "pixpro",
+        ("ppm.transform.3.",),
+        {**CONRADRY, **sequential("ppm.transform.", "propagation.transform.")},
+    ),
+    Layout(
+        "conradry/pixpro-with-weights",
+        "pixpro",
         ("encoder.backbone.", "mom_encoder."),
-        {
-            "encoder.backbone.": "encoder.",
-            "mom_encoder.backbone.": "momentum_encoder.",
-            **sequential("encoder.projection.", "encoder.projector."),
-            **sequential("mom_encoder.projection.", "momentum_encoder.projector."),
-            **sequential("ppm.transform.", "propagation.transform."),
-        },
+        {**CONRADRY, "ppm.transform.0.": "propagation.transform."},
     ),
     Layout(
         "Sungman-Cho/Propagate-Yourself-Pytorch",

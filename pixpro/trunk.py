@@ -31,19 +31,21 @@ def trunk_shapes(arch: str) -> dict[str, torch.Size]:
 
 
 def arch_of(trunk: dict[str, Tensor]) -> str:
-    """Name of the torchvision model that a trunk belongs to; UserError unless it is whole and finite."""
+    """Name of the torchvision model that a trunk belongs to, from names and shapes; UserError unless it is whole."""
     if not trunk:
         raise UserError("no backbone in it: none of its tensors is named like a ResNet's (conv1, layer1, ...)")
-    shapes = {name: tensor.shape for name, tensor in trunk.items()}
-    fitting = {arch: sum(shapes.get(n) == s for n, s in trunk_shapes(arch).items()) for arch in ARCHS}
-    # Ties between a network and one that contains it go to the smaller, listed first in ARCHS of the same family.
-    arch = max(ARCHS, key=lambda arch: (fitting[arch], -len(trunk_shapes(arch))))
+    shapes = {name: tensor.shape for name, tensor in trunk.items() if not name.endswith(COUNTER)}
+    whole = next((arch for arch in ARCHS if trunk_shapes(arch) == shapes), None)
+    # Nothing fits: the closest one explains best. Where a smaller network fits as well, it is the closer one.
+    arch = whole or max(
+        ARCHS, key=lambda arch: (len(shapes.items() & trunk_shapes(arch).items()), -len(trunk_shapes(arch)))
+    )
     check_trunk(trunk, arch)
     return arch
 
 
 def check_trunk(trunk: dict[str, Tensor], arch: str) -> None:
-    """Raise UserError unless the tensors are exactly those of the arch's trunk, all finite."""
+    """Raise UserError unless names and shapes are exactly those of the arch's trunk."""
     expected = trunk_shapes(arch)
     missing = [name for name in expected if name not in trunk]
     extra = [name for name in trunk if name not in expected and not name.endswith(COUNTER)]
@@ -51,6 +53,10 @@ def check_trunk(trunk: dict[str, Tensor], arch: str) -> None:
     for what, names in (("missing", missing), ("of another shape", wrong), ("too many", extra)):
         if names:
             raise UserError(f"not a whole {arch}: {len(names)} of {len(expected)} tensors {what}, first {names[0]}")
-    broken = [name for name in expected if not torch.isfinite(trunk[name]).all()]
+
+
+def check_finite(trunk: dict[str, Tensor]) -> None:
+    """Raise UserError if a tensor of the trunk holds NaN or an infinite value."""
+    broken = [name for name, tensor in trunk.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise UserError(f"NaN or infinite values in {len(broken)} tensors of the backbone, first {broken[0]}")

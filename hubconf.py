@@ -1,0 +1,25 @@
+"""torch.hub entry points: pre-trained backbones from checkpoints on this machine.
+
+torch.hub.load("PATH/TO/THIS/REPOSITORY", "pixpro_resnet50", "checkpoint.pth.tar", source="local")
+"""
+
+dependencies = ["torch", "torchvision"]
+
+from torch import nn  # noqa: E402
+
+from pixpro.backbone import load_backbone  # noqa: E402
+
+
+def backbone(checkpoint: str, arch: str | None = None) -> nn.Module:
+    """The torchvision model with the checkpoint's trunk, `fc` an identity; any arch, any known project."""
+    return load_backbone(checkpoint, arch)
+
+
+def pixpro_resnet18(checkpoint: str) -> nn.Module:
+    """A ResNet-18 with the checkpoint's trunk, `fc` an identity: (B, 3, H, W) -> (B, 512)."""
+    return load_backbone(checkpoint, "resnet18")
+
+
+def pixpro_resnet50(checkpoint: str) -> nn.Module:
+    """A ResNet-50 with the checkpoint's trunk, `fc` an identity: (B, 3, H, W) -> (B, 2048)."""
+    return load_backbone(checkpoint, "resnet50")

@@ -1,0 +1,220 @@
+"""Backbones from checkpoints: the right network, whole, or a clear refusal; and weights to start training from."""
+
+import re
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import pixpro
+from pixpro.encoder import ARCHS
+from pixpro.errors import UserError
+from pixpro.initialise import initialise
+from pixpro.trunk import arch_of, check_trunk, trunk_of
+from pixpro.views import View
+from tests import foreign_models as foreign
+from tests.foreign_models import randomised, wrapped
+
+
+def saved(path, make, key="model", **beside):
+    """A file with a random float32 model under a key; returns its path and the model."""
+    model = randomised(make).float()
+    torch.save({key: wrapped(model.state_dict()), **beside}, path)
+    return str(path), model
+
+
+def small_model(method=pixpro.PixPro, **options) -> nn.Module:
+    return method("resnet18", hidden_dim=foreign.HIDDEN, dim=foreign.DIM, **options)
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    path = tmp_path_factory.mktemp("official") / "pixpro.pth"
+    return saved(path, lambda: foreign.Official(instance=True), epoch=100)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_arch_is_told_from_the_shapes(arch):
+    with torch.device("meta"):
+        model = torchvision.models.get_model(arch, weights=None)
+    trunk = {name: torch.zeros((), dtype=t.dtype).expand(t.shape) for name, t in model.state_dict().items()}
+    assert arch_of(trunk_of({f"encoder.{name}": tensor for name, tensor in trunk.items()})) == arch
+
+
+def test_a_backbone_has_the_checkpoints_features_and_no_classifier(official):
+    path, theirs = official
+    model = pixpro.load_backbone(path).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(images), nn.functional.adaptive_avg_pool2d(theirs.encoder(images), 1).flatten(1))
+    assert isinstance(model.fc, nn.Identity)
+    assert type(model) is torchvision.models.ResNet
+
+
+def test_the_wrong_arch_is_refused(official):
+    with pytest.raises(UserError, match="holds a resnet18, not a resnet50"):
+        pixpro.load_backbone(official[0], "resnet50")
+
+
+@pytest.mark.parametrize(
+    "drop, told",
+    [
+        (r"conv1\.weight", "1 of 100 tensors missing, first conv1.weight"),
+        (r"layer4\..*", "tensors missing, first layer4.0.conv1.weight"),
+        (r"layer2\.1\.bn2\.running_var", "1 of 100 tensors missing, first layer2.1.bn2.running_var"),
+        (r".*", "no backbone in it"),
+    ],
+)
+def test_partial_and_empty_trunks_are_refused(tmp_path, drop, told):
+    state = small_model().state_dict()
+    kept = {n: t for n, t in state.items() if not re.fullmatch(rf"(momentum_)?encoder\.{drop}", n)}
+    torch.save({"model": kept | {"encoder.projector.linear1.bias": torch.zeros(2)}}, tmp_path / "partial.pth")
+    with pytest.raises(UserError, match=re.escape(told)):
+        pixpro.load_backbone(tmp_path / "partial.pth")
+
+
+def test_a_trunk_with_nan_is_refused(tmp_path):
+    state = small_model().state_dict()
+    state["encoder.layer3.0.bn1.running_mean"][0] = torch.nan
+    torch.save({"model": state}, tmp_path / "nan.pth")
+    with pytest.raises(UserError, match="NaN or infinite values in 1 tensors"):
+        pixpro.load_backbone(tmp_path / "nan.pth")
+
+
+def test_a_trunk_with_a_block_too_many_is_refused():
+    trunk = trunk_of(small_model().state_dict())
+    with pytest.raises(UserError, match="1 of 100 tensors too many, first layer4.2.conv1.weight"):
+        check_trunk(trunk | {"layer4.2.conv1.weight": torch.zeros(1)}, "resnet18")
+
+
+def test_old_files_without_batch_counters_are_whole(tmp_path):
+    model = small_model()
+    state = {name: t for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    torch.save({"model": state}, tmp_path / "old.pth")
+    loaded = pixpro.load_backbone(tmp_path / "old.pth").state_dict()
+    assert torch.equal(loaded["layer4.1.conv2.weight"], state["encoder.layer4.1.conv2.weight"])
+    assert "used backbone" in initialise(model, str(tmp_path / "old.pth"))
+
+
+def test_half_precision_weights_become_float32(tmp_path):
+    torch.save({"model": small_model().half().state_dict()}, tmp_path / "half.pth")
+    assert {p.dtype for p in pixpro.load_backbone(tmp_path / "half.pth").parameters()} == {torch.float32}
+
+
+def test_starting_from_an_official_checkpoint_takes_everything(official):
+    path, theirs = official
+    model = small_model(instance_weight=1.0)
+    line = initialise(model, path)
+    assert line == (
+        f"init from {path} (zdaxie/PixPro, resnet18, epoch 100): used backbone, projector, instance projector, "
+        "momentum backbone, momentum projector, momentum instance projector, instance head, propagation; "
+        "left in the file: nothing; missing: nothing"
+    )
+    state = model.state_dict()
+    for ours, original in {
+        "encoder.bn1.running_var": theirs.encoder.bn1.running_var,
+        "momentum_encoder.projector.linear2.weight": theirs.projector_k.linear2.weight,
+        "instance.predictor.bn1.weight": theirs.predictor.bn1.weight,
+        "propagation.transform.bias": theirs.value_transform.bias,
+    }.items():
+        assert torch.equal(state[ours], original)
+
+
+def test_what_does_not_fit_or_has_no_place_is_said(official):
+    model = pixpro.PixContrast("resnet18", hidden_dim=foreign.HIDDEN + 1, dim=foreign.DIM)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    line = initialise(model, official[0])
+    assert "used backbone, momentum backbone; " in line
+    left = re.search("left in the file: (.*); missing", line)[1].split(", ")
+    online = ["projector", "instance projector"]
+    assert set(left) == {*online, *(f"momentum {part}" for part in online), "propagation", "instance head"}
+    assert line.endswith("missing: projector (fresh)")
+    # A part that does not fit is left whole: not even its tensors of the same shape are taken.
+    assert torch.equal(model.state_dict()["encoder.projector.linear2.bias"], before["encoder.projector.linear2.bias"])
+
+
+def test_the_momentum_encoder_starts_as_the_online_one_where_the_file_has_none(tmp_path):
+    path, theirs = saved(tmp_path / "simsiam.pth", foreign.SimSiam, "state_dict", epoch=100, arch="resnet18")
+    model = small_model()
+    line = initialise(model, path)
+    assert "(SimSiam, resnet18, epoch 100): used backbone; left in the file: encoder.fc, predictor" in line
+    assert "momentum backbone (copied from the online one)" in line
+    state = model.state_dict()
+    assert torch.equal(state["encoder.layer1.0.conv1.weight"], theirs.encoder.layer1[0].conv1.weight)
+    for name, tensor in state.items():
+        if name.startswith("encoder."):
+            assert torch.equal(tensor, state[f"momentum_{name}"]), name
+
+
+def test_a_momentum_encoder_of_its_own_is_kept(tmp_path):
+    path, theirs = saved(tmp_path / "moco.pth", foreign.MoCo, "state_dict")
+    model = small_model()
+    assert "left in the file: queue, queue_ptr, encoder_q.fc, encoder_k.fc; " in initialise(model, path)
+    state = model.state_dict()
+    assert torch.equal(state["momentum_encoder.conv1.weight"], theirs.encoder_k.conv1.weight)
+    assert not torch.equal(state["momentum_encoder.conv1.weight"], state["encoder.conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    "make", [foreign.Official, foreign.Seed, foreign.Conradry], ids=["official", "seed", "conradry"]
+)
+def test_training_goes_on_from_foreign_weights(tmp_path, make):
+    path, _ = saved(tmp_path / "foreign.pth", make, "state_dict")
+    model = small_model()
+    assert "missing: nothing" in initialise(model, path)
+    start = model.encoder.conv1.weight.clone()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2)
+    loss = model(View(torch.randn(2, 3, 32, 32), boxes), View(torch.randn(2, 3, 32, 32), boxes))
+    loss.backward()
+    optimizer.step()
+    model.update_momentum(0.9)
+    assert torch.isfinite(loss) and not torch.equal(model.encoder.conv1.weight, start)
+
+
+def test_starting_from_another_network_is_refused(official):
+    with torch.device("meta"):
+        model = pixpro.PixPro("resnet50", hidden_dim=8, dim=4)
+    with pytest.raises(UserError, match="holds a resnet18, the model is a resnet50"):
+        initialise(model.to_empty(device="cpu"), official[0])
+
+
+@pytest.fixture
+def hub(tmp_path):
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(tmp_path)
+    yield tmp_path / "checkpoints"
+    torch.hub.set_dir(before)
+
+
+def test_imagenet_weights_are_taken_from_torchvisions_cache(hub):
+    hub.mkdir()
+    weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    supervised = torchvision.models.resnet18(weights=None)
+    torch.save(supervised.state_dict(), hub / weights.url.rsplit("/", 1)[1])
+    model = small_model()
+    assert "init from torchvision's supervised ImageNet weights: used backbone" in initialise(model, "imagenet")
+    assert torch.equal(model.momentum_encoder.conv1.weight, supervised.conv1.weight)
+
+
+def test_imagenet_weights_without_network_are_one_clear_line(hub, monkeypatch):
+    def offline(*args, **kwargs):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    with pytest.raises(UserError, match="could not be fetched .*resnet18-f37072fd.pth.*--init PATH") as refusal:
+        initialise(small_model(), "imagenet")
+    assert str(refusal.value).isprintable()
+
+
+def test_torch_hub_gives_the_same_backbone(official):
+    from pathlib import Path
+
+    repository = Path(__file__).parents[1]
+    model = torch.hub.load(str(repository), "pixpro_resnet18", official[0], source="local")
+    same = pixpro.load_backbone(official[0])
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
+    with pytest.raises(UserError, match="holds a resnet18, not a resnet50"):
+        torch.hub.load(str(repository), "pixpro_resnet50", official[0], source="local")
