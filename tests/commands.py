@@ -7,6 +7,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -87,16 +88,21 @@ def check_python(folder: Path, arguments: list[str]) -> None:
         until_parsed(lambda: runpy.run_path(str(path), run_name="__main__"), arguments, path.parent)
 
 
-def until_parsed(program, argv: list[str], path: Path) -> None:
-    """Runs `program` up to the point where its parser has accepted `argv`; never getting there is Wrong."""
-    parse = argparse.ArgumentParser.parse_args
+def stop_after(parse: Callable) -> Callable:
+    """`parse`, which afterwards raises Parsed."""
 
     def parse_and_stop(*args, **kwargs):
         parse(*args, **kwargs)
         raise Parsed
 
+    return parse_and_stop
+
+
+def until_parsed(program: Callable, argv: list[str], path: Path) -> None:
+    """Runs `program` up to the point where its parser has accepted `argv`; never getting there is Wrong."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+        for name in ("parse_args", "parse_intermixed_args"):
+            patch.setattr(argparse.ArgumentParser, name, stop_after(getattr(argparse.ArgumentParser, name)))
         patch.setattr(sys, "argv", argv)
         patch.syspath_prepend(path)
         try:

@@ -24,6 +24,8 @@ import os, pathlib, re, signal, sys, sysconfig
 with open(os.environ["CALLS"], "a") as calls:
     print("pip", *sys.argv[1:], file=calls)
 mode = os.environ.get("PIP_MODE")
+if mode == "wait":
+    open(os.environ["GATE"]).read()
 if mode == "fail":
     sys.exit("ERROR: No matching distribution found for torch>=2.11")
 if mode == "die":
@@ -76,14 +78,21 @@ class Project:
         self.calls_file.unlink(missing_ok=True)
         return lines
 
-    def run(self, shell: str, code: str, **env: str) -> subprocess.CompletedProcess:
-        """The finished `shell -c code`, run in another folder; $S is the script."""
+    def start(self, shell: str, code: str, **env: str) -> subprocess.Popen:
+        """The process of `shell -c code`, started in another folder; $S is the script."""
         dropped = {"DETECTRON2_SOURCE", "PYTHON", "VIRTUAL_ENV", "PYTHONPATH", "BASH_ENV"}
         clean = {name: value for name, value in os.environ.items() if name not in dropped}
         env = {"S": str(self.folder / "install_packages.sh"), "CALLS": str(self.calls_file), "PIP_NO_INDEX": "1", **env}
         env["PATH"] = f"{self.bin}{os.pathsep}{env.pop('FIRST', '')}{os.pathsep}{os.environ['PATH']}"
         command = [shell, *(["-f"] if shell == "zsh" else []), "-c", code]
-        return subprocess.run(command, cwd=self.bin, env={**clean, **env}, capture_output=True, text=True, timeout=120)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.bin, env={**clean, **env}, stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, shell: str, code: str, **env: str) -> subprocess.CompletedProcess:
+        """What `start` started, finished."""
+        process = self.start(shell, code, **env)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def set_up(self, shell: str = "bash", options: str = "", **env: str) -> subprocess.CompletedProcess:
         """The finished run of sourcing the script, which then prints the status and the active environment."""

@@ -98,6 +98,19 @@ def test_a_damaged_environment_is_repaired(project, damage):
     assert (project.venv / "leftover").exists() == (damage == "package is gone")  # this one needs no new start
 
 
+@pytest.mark.skipif(shutil.which("flock") is None, reason="flock is not installed")
+def test_two_calls_at_the_same_time_install_once(project):
+    gate = project.bin / "gate"
+    os.mkfifo(gate)
+    first = project.start("bash", 'source "$S" --no-detectron2', PIP_MODE="wait", GATE=str(gate))
+    with open(gate, "w"):  # opens when pip of the first call reads it, and is held until the second call waits
+        second = project.start("bash", 'source "$S" --no-detectron2 && echo "$VIRTUAL_ENV"')
+        assert "waiting" in second.stdout.readline()
+    assert first.wait(60) == 0
+    assert second.communicate(timeout=60)[0].endswith(f"{project.venv}\n")
+    assert len([call for call in project.calls() if call.startswith("pip")]) == 1
+
+
 def test_an_edit_of_the_requirements_is_installed(project):
     project.set_up()
     project.calls()
