@@ -27,6 +27,7 @@ from pixpro.distributed import Process
 from pixpro.engine import Step, Trainer, amp_dtype
 from pixpro.errors import UserError
 from pixpro.images import Images, open_images
+from pixpro.initialise import initialise
 from pixpro.matching import MatchingScore, encoder_matching, held_out_pairs
 from pixpro.metrics import Metrics
 from pixpro.model import DensePretraining, PixContrast, PixPro
@@ -96,6 +97,10 @@ def train(config: Config) -> None:
     trainer = build_trainer(config, len(source), len(loader), process)
     folder, last_step = Path(config.output_dir), config.epochs * len(loader)
     first_step = resume(config, trainer, folder)
+    if config.init and first_step == 0:
+        account = initialise(trainer.core, config.init)
+        if process.is_main:
+            print(account, flush=True)
     measure = matching(config, trainer) if process.is_main else None
     metrics = None
     if process.is_main:

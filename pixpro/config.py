@@ -43,6 +43,9 @@ class Config:
         choices=("image", "pixel"),
     )
     instance_weight: float = setting(0.0, "weight of the instance branch; 0 leaves it out, the paper adds it with 1")
+    init: str = setting(
+        "", "weights to start from: a checkpoint of any known project, or imagenet (supervised weights)"
+    )
     # Optimisation
     epochs: int = setting(100, "passes over the images")
     batch_size: int = setting(1024, "images per optimizer step, over all processes and accumulation steps")

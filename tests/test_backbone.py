@@ -9,6 +9,7 @@ import torchvision
 from torch import nn
 
 import pixpro
+import train
 from pixpro.encoder import ARCHS
 from pixpro.errors import UserError
 from pixpro.initialise import initialise
@@ -16,6 +17,7 @@ from pixpro.trunk import arch_of, check_trunk, trunk_of
 from pixpro.views import View
 from tests import foreign_models as foreign
 from tests.foreign_models import randomised, wrapped
+from tests.pictures import texture
 
 
 def saved(path, make, key="model", **beside):
@@ -218,3 +220,18 @@ def test_torch_hub_gives_the_same_backbone(official):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
     with pytest.raises(UserError, match="holds a resnet18, not a resnet50"):
         torch.hub.load(str(repository), "pixpro_resnet50", official[0], source="local")
+
+
+def test_train_starts_from_the_weights_it_is_given(official, tmp_path, capsys):
+    for index in range(4):
+        texture(40, 40, seed=index).save(tmp_path / f"{index}.png")
+    small = "--arch resnet18 --image_size 32 --batch_size 4 --epochs 1 --warmup_epochs 0 --lr_base 0 --workers 0"
+    heads = f"--hidden_dim {foreign.HIDDEN} --dim {foreign.DIM} --output_dir {tmp_path / 'run'}"
+    arguments = f"--data {tmp_path} {small} {heads} --init {official[0]}".split()
+    assert train.main(arguments) == 0
+    assert f"init from {official[0]} (zdaxie/PixPro, resnet18, epoch 100): used backbone" in capsys.readouterr().out
+    # At a peak learning rate of zero (the schedule ends at 1e-6) the weights hardly leave where they started.
+    trained = pixpro.load_backbone(tmp_path / "run" / "last.pth.tar").state_dict()
+    assert torch.allclose(trained["layer4.1.conv2.weight"], official[1].encoder.layer4[1].conv2.weight, atol=1e-5)
+    assert train.main([*arguments, "--init", str(tmp_path / "none.pth")]) == 2
+    assert "none.pth: no such file" in capsys.readouterr().err
