@@ -1,0 +1,104 @@
+"""A pair of views and a network -> panels: similarity of one cell to all others, and dense features as colours."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from pixpro.augment import MEAN, STD
+from pixpro.dense_features import DenseFeatures
+from pixpro.drawing import VIEW_COLOURS, Panel, fit, framed, heat_colours, outline_cell, tint_cells
+from pixpro.pair import Pair, displayable
+from pixpro.pair_panels import SIDE, WIDEST
+
+STAGES = {
+    "trunk": "trunk",
+    "projection": "before propagation",
+    "propagated": "after propagation",
+}
+WHITE, CYAN = (255, 255, 255), (0, 229, 255)
+
+
+def cosines(cells1: Tensor, cells2: Tensor) -> np.ndarray:
+    """Cosine of every cell of a map (1, C, h, w) with every cell of another: (N, N)."""
+    units = [F.normalize(cells.float(), dim=1).flatten(2)[0] for cells in (cells1, cells2)]
+    return (units[0].T @ units[1]).cpu().numpy()
+
+
+def heat_image(pixels: np.ndarray, values: np.ndarray, side: int = SIDE) -> Image.Image:
+    """A view under the heat map of values (N,) in 0..1, one per cell."""
+    cells = round(len(values) ** 0.5)
+    grey = Image.fromarray(pixels).convert("L").convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    colours = heat_colours(values.reshape(cells, cells))
+    return tint_cells(grey, colours, np.full((cells, cells), 0.68))
+
+
+def _range(values: np.ndarray) -> str:
+    return f"cosines {values.min():.2f} to {values.max():.2f}; dark 0 or less, yellow 1"
+
+
+def similarity_panels(pair: Pair, network: DenseFeatures, cell: int) -> list[Panel]:
+    """How like `cell` of view 1 the cells of view 1 are, at each stage, and the cells of view 2 at the last one."""
+    stages = [network.stages(view.pixels) for view in pair.views]
+    shown = ["projection", "propagated"] if "propagated" in stages[0] else list(stages[0])[-1:]
+    panels = []
+    for name in shown:
+        values = cosines(stages[0][name], stages[0][name])[cell]
+        image = heat_image(displayable(pair.views[0].pixels[0]), values)
+        outline_cell(image, cell, pair.cells, pair.cells, WHITE)
+        title = f"View 1, {STAGES[name] if len(shown) > 1 else name}"
+        panels.append(Panel(framed(image, VIEW_COLOURS[0]), title, _range(values), VIEW_COLOURS[0]))
+    # the loss compares propagated cells of one view with projected cells of the other
+    values = cosines(stages[0][shown[-1]], stages[1][shown[0]])[cell]
+    image = heat_image(displayable(pair.views[1].pixels[0]), values)
+    matches, nearest = pair.positives[cell], int(values.argmax())
+    for match in np.flatnonzero(matches):
+        outline_cell(image, int(match), pair.cells, pair.cells, WHITE)
+    row, column = divmod(nearest, pair.cells)
+    outline_cell(image, nearest, pair.cells, pair.cells, CYAN, width=2)
+    verdict = "a match" if matches[nearest] else "not a match" if matches.any() else "there is no match to find"
+    note = f"{_range(values)}. Nearest, in cyan: row {row + 1}, column {column + 1}; {verdict}"
+    panels.append(Panel(framed(image, VIEW_COLOURS[1]), "View 2, seen from the cell", note, VIEW_COLOURS[1]))
+    return panels
+
+
+def whole_image(image: np.ndarray, shorter: int = 448, longest: int = 1024) -> Tensor:
+    """The image (H, W, 3) uint8 normalised for a network: (1, 3, h, w), sides multiples of 32."""
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
+    height, width = image.shape[:2]
+    scale = min(shorter / min(height, width), longest / max(height, width))
+    size = [max(2, round(side * scale / 32)) * 32 for side in (height, width)]
+    pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def component_colours(maps: list[Tensor]) -> list[np.ndarray]:
+    """Maps (1, C, h, w) as colours (h, w, 3) uint8: the first three principal components of all their cells."""
+    cells = torch.cat([F.normalize(features.float(), dim=1).flatten(2)[0].T for features in maps]).double()
+    cells = cells - cells.mean(0)
+    _, values, directions = torch.linalg.svd(cells, full_matrices=False)
+    # a fixed sign, and no noise blown up where the features do not differ at all
+    directions = directions[:3] * directions[:3].sum(dim=1, keepdim=True).sign()
+    projected = (cells @ directions.T).numpy() * (values[:3] > 1e-6 * len(cells) ** 0.5).double().numpy()
+    low, high = np.percentile(projected, (2, 98), axis=0)
+    colours = np.clip((projected - low) / np.maximum(high - low, 1e-9), 0, 1)
+    colours[:, high - low < 1e-9] = 0.5
+    if colours.shape[1] < 3:
+        colours = np.pad(colours, ((0, 0), (0, 3 - colours.shape[1])), constant_values=0.5)
+    parts = np.split((colours * 255).astype(np.uint8), np.cumsum([m.shape[2] * m.shape[3] for m in maps])[:-1])
+    return [part.reshape(m.shape[2], m.shape[3], 3) for part, m in zip(parts, maps, strict=True)]
+
+
+def component_panels(pair: Pair, network: DenseFeatures) -> list[Panel]:
+    """The trunk's features of the image and of both views as colours: alike where the network sees the same."""
+    inputs = [whole_image(pair.image), *(view.pixels for view in pair.views)]
+    image, *views = component_colours([network.stages(pixels)["trunk"] for pixels in inputs])
+    height, width = pair.image.shape[:2]
+    shape = fit(Image.new("RGB", (width, height)), WIDEST, SIDE).size
+    whole = Image.fromarray(image).resize(shape, Image.Resampling.NEAREST)
+    panels = [Panel(whole, "Features of the image", f"{image.shape[1]} x {image.shape[0]} cells of the trunk")]
+    for number, (colours, frame) in enumerate(zip(views, VIEW_COLOURS, strict=True), start=1):
+        view = Image.fromarray(colours).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+        panels.append(Panel(framed(view, frame), f"Features of view {number}", "same colours as left", frame))
+    return panels

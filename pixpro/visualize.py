@@ -1,0 +1,109 @@
+"""Draw both crops of images, their cells and which of them match; with a checkpoint, also what it makes of them.
+
+python -m pixpro.visualize pairs photo.jpg
+python -m pixpro.visualize pairs photos/*.jpg --checkpoint output/demo/last.pth.tar --html
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from pixpro.dense_features import DenseFeatures, load_dense_features
+from pixpro.drawing import sheet
+from pixpro.errors import UserError
+from pixpro.feature_panels import component_panels, similarity_panels
+from pixpro.html_page import Section, html_page
+from pixpro.pair import Pair, make_pair
+from pixpro.pair_panels import pair_panels, pair_summary
+
+ABOUT = (
+    "Each image was cropped, flipped and coloured twice as in training. Cells of the two feature maps that show the "
+    "same place of the image are positive pairs; the loss pulls their features together."
+)
+
+
+def pair_sheet(pair: Pair, heading: str, network: DenseFeatures | None = None, cell: int | None = None) -> Image.Image:
+    """The whole picture of a pair; cell: which one of view 1 to explain (default: one with most matches)."""
+    cell = pair.busiest_cell() if cell is None else cell
+    rows = [pair_panels(pair, cell)]
+    if network is not None:
+        rows += [similarity_panels(pair, network, cell), component_panels(pair, network)]
+    return sheet(rows, heading, pair_summary(pair, cell))
+
+
+def parse_cell(text: str) -> tuple[int, int]:
+    """ROW,COLUMN counted from 1."""
+    match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ROW,COLUMN such as 4,2")
+    return int(match[1]), int(match[2])
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m pixpro.visualize", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    pairs = commands.add_parser("pairs", help="two views of each image and their matched cells")
+    pairs.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    pairs.add_argument("--checkpoint", type=Path, help="weights of any known project: draw their features too")
+    pairs.add_argument("--out", type=Path, default=Path("output/pairs"), help="folder to write to (%(default)s)")
+    pairs.add_argument("--html", action="store_true", help="also write pairs.html, one page that holds everything")
+    pairs.add_argument("--seed", type=int, default=0, help="which crops are drawn (%(default)s)")
+    pairs.add_argument("--image_size", "--image-size", type=int, default=224, help="side of the crops (%(default)s)")
+    pairs.add_argument("--threshold", type=float, default=0.7, help="matching distance in bin diagonals (%(default)s)")
+    pairs.add_argument("--distance", choices=("image", "pixel"), default="image", help="as in train.py (%(default)s)")
+    pairs.add_argument("--cell", type=parse_cell, metavar="ROW,COLUMN", help="cell of view 1 to explain, from 1,1")
+    return parser
+
+
+def draw_pairs(args: argparse.Namespace) -> list[Path]:
+    """The files written: a PNG for each image, and the page if it was asked for."""
+    if args.image_size < 64 or args.image_size > 1024:
+        raise UserError(f"--image_size {args.image_size}: give a side of 64 to 1024 pixels, 32 for each cell")
+    cells, cell = args.image_size // 32, None
+    if args.cell is not None:
+        row, column = args.cell
+        if not (1 <= row <= cells and 1 <= column <= cells):
+            raise UserError(f"--cell {row},{column} is not among the {cells} x {cells} cells, counted from 1,1")
+        cell = (row - 1) * cells + column - 1
+    network = load_dense_features(args.checkpoint) if args.checkpoint else None
+    options = {"image_size": args.image_size, "seed": args.seed}
+    options |= {"distance": args.distance, "threshold": args.threshold}
+    pairs = [make_pair(path, **options) for path in args.images]  # all before the first file is written
+    sections, written = [], []
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for number, (path, pair) in enumerate(zip(args.images, pairs, strict=True), start=1):
+            heading = path.name if network is None else f"{path.name}: {network.label}"
+            image = pair_sheet(pair, heading, network, cell)
+            safe = re.sub(r"[^\w.-]", "_", path.stem, flags=re.ASCII)[:60]
+            written.append(args.out / f"{number:02d}-{safe}.png")
+            image.save(written[-1])
+            text = pair_summary(pair, pair.busiest_cell() if cell is None else cell)
+            sections.append(Section(str(path), image, text))
+        if args.html:
+            written.append(args.out / "pairs.html")
+            title = "Pairs of views" if network is None else f"Pairs of views: {network.label}"
+            written[-1].write_text(html_page(title, ABOUT, sections), encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"cannot write to {args.out}: {error.strerror}; choose another folder with --out") from error
+    return written
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status of the command."""
+    args = build_parser().parse_args(argv)
+    try:
+        for path in draw_pairs(args):
+            print(f"wrote {path}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
