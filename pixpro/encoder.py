@@ -1,11 +1,13 @@
-"""Image -> projected feature maps: a torchvision trunk under its own key names, and a 1x1-convolution projector."""
+"""Image -> projected feature maps: a torchvision trunk under its own key names, maybe a neck, and a projector."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torchvision
 from torch import Tensor, nn
 
 from pixpro.heads import ConvHead
+from pixpro.neck import PYRAMID_CHANNELS, FeaturePyramid
 
 ARCHS = (
     "resnet18",
@@ -18,32 +20,46 @@ ARCHS = (
     "wide_resnet50_2",
     "wide_resnet101_2",
 )
+NECKS = ("none", "fpn")
 TRUNK = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
 
 class Embedding(NamedTuple):
     """What an encoder gives for a batch of images."""
 
-    maps: tuple[Tensor, ...]  # projected maps (B, dim, H, W), one per level; a single one without a neck
+    maps: tuple[Tensor, ...]  # projected maps (B, dim, H, W), finest level first; a single one without a neck
     instance: Tensor | None  # projected map of the instance branch (B, dim, H, W), if there is one
 
 
 class Encoder(nn.Module):
     """Trunk and projector: (B, 3, S, S) normalised images -> Embedding with one map of S / 32 cells a side.
 
-    The trunk's parameters are named as in torchvision (`conv1.weight`, ... `layer4.2.bn3.bias`), the heads' below
-    `projector.` and `instance_projector.`. The last BatchNorm of each residual block starts at zero.
+    With neck "fpn" the same projector makes a map of S / 2^level cells a side for each of the pyramid's `levels`.
+    The trunk's parameters are named as in torchvision (`conv1.weight`, ... `layer4.2.bn3.bias`), the others' below
+    `neck.`, `projector.` and `instance_projector.`. The last BatchNorm of each residual block starts at zero.
     """
 
-    def __init__(self, arch: str = "resnet50", hidden_dim: int = 4096, dim: int = 256, instance: bool = False) -> None:
+    def __init__(
+        self,
+        arch: str = "resnet50",
+        hidden_dim: int = 4096,
+        dim: int = 256,
+        instance: bool = False,
+        neck: str = "none",
+        levels: Iterable[int] = (3, 4, 5),
+    ) -> None:
         super().__init__()
         if arch not in ARCHS:
             raise ValueError(f"unknown arch {arch!r}; expected one of {', '.join(ARCHS)}")
+        if neck not in NECKS:
+            raise ValueError(f"unknown neck {neck!r}; expected one of {', '.join(NECKS)}")
         trunk = torchvision.models.get_model(arch, weights=None, zero_init_residual=True)
         for name in TRUNK:
             self.add_module(name, getattr(trunk, name))
         channels = trunk.fc.in_features
-        self.projector = ConvHead(channels, hidden_dim, dim)
+        stages = [channels // 8, channels // 4, channels // 2, channels]
+        self.neck = FeaturePyramid(stages, levels) if neck == "fpn" else None
+        self.projector = ConvHead(channels if self.neck is None else PYRAMID_CHANNELS, hidden_dim, dim)
         self.instance_projector = ConvHead(channels, hidden_dim, dim) if instance else None
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
@@ -55,6 +71,7 @@ class Encoder(nn.Module):
         return {"c2": c2, "c3": c3, "c4": c4, "c5": self.layer4(c4)}
 
     def forward(self, images: Tensor) -> Embedding:
-        c5 = self.features(images)["c5"]
-        instance = self.instance_projector(c5) if self.instance_projector is not None else None
-        return Embedding((self.projector(c5),), instance)
+        features = self.features(images)
+        maps = (features["c5"],) if self.neck is None else self.neck(features)
+        instance = self.instance_projector(features["c5"]) if self.instance_projector is not None else None
+        return Embedding(tuple(self.projector(level) for level in maps), instance)

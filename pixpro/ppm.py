@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixpro.chunks import by_images
 from pixpro.heads import ConvHead
 from pixpro.precision import at_least_float32, full_precision
 
@@ -35,8 +36,12 @@ class PixelPropagation(nn.Module):
         values = self.transform(features)
         with full_precision(features.device):
             values = F.normalize(at_least_float32(values), dim=1).flatten(2)
-            weights = self.similarity(features)
-            return torch.bmm(values, weights.transpose(1, 2)).view_as(features)
+            mixed = by_images(self.mix, values, features, cells=values.shape[2])
+            return torch.cat(mixed).view_as(features)
+
+    def mix(self, values: Tensor, features: Tensor) -> Tensor:
+        """Values (B, C, N) summed over the cells of a view with the weights that its features (B, C, H, W) give."""
+        return torch.bmm(values, self.similarity(features).transpose(1, 2))
 
     def similarity(self, features: Tensor) -> Tensor:
         """Weights of the propagation: (B, N, N); row i holds what each cell j contributes to cell i."""
