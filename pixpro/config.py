@@ -5,7 +5,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, get_args, get_origin
 
-from pixpro.encoder import ARCHS
+from pixpro.encoder import ARCHS, NECKS
+from pixpro.instance import INSTANCE_LOSSES
+from pixpro.neck import LEVELS
 
 
 def setting(default: Any, help: str, choices: tuple | None = None, alias: str | None = None) -> Any:
@@ -31,6 +33,10 @@ class Config:
     # Method
     loss: str = setting("pixpro", "which method to train", choices=("pixpro", "pixcontrast"))
     arch: str = setting("resnet50", "backbone", choices=ARCHS)
+    neck: str = setting("none", "what sits on the backbone: nothing, or a feature pyramid as in FPN detectors", NECKS)
+    levels: list[int] = setting(
+        [3, 4, 5], "pyramid levels in the loss, 2 to 5, of stride 2^level; 2 costs most", LEVELS
+    )
     hidden_dim: int = setting(4096, "width of the hidden layer of the heads (the paper's text says 2048)")
     dim: int = setting(256, "channels of the projected cells")
     num_linear: int = setting(1, "layers of the propagation module's transform", choices=(0, 1, 2))
@@ -43,6 +49,12 @@ class Config:
         choices=("image", "pixel"),
     )
     instance_weight: float = setting(0.0, "weight of the instance branch; 0 leaves it out, the paper adds it with 1")
+    instance_loss: str = setting(
+        "regression",
+        "form of the instance branch: regression as in the official code, contrast as in the paper",
+        INSTANCE_LOSSES,
+    )
+    instance_temperature: float = setting(0.2, "temperature of the instance branch's contrast")
     init: str = setting(
         "", "weights to start from: a checkpoint of any known project, or imagenet (supervised weights)"
     )
@@ -116,7 +128,9 @@ def build_parser(defaults: dict[str, Any] | None = None) -> argparse.ArgumentPar
         if spec.type is bool:
             options["action"] = "store_true"
         elif get_origin(spec.type) is list:
-            options.update(type=get_args(spec.type)[0], nargs="+", metavar="PATH")
+            element = get_args(spec.type)[0]
+            options.update(type=element, nargs="+", metavar="PATH" if element is str else element.__name__.upper())
+            options["choices"] = spec.metadata["choices"]
         else:
             options.update(type=spec.type, choices=spec.metadata["choices"])
             if spec.metadata["choices"] is None:

@@ -1,12 +1,15 @@
 """PixPro and PixContrast: two views with their boxes -> loss."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixpro.chunks import by_images
 from pixpro.encoder import Embedding, Encoder
 from pixpro.geometry import inside, positive_pairs
-from pixpro.instance import InstanceRegression
+from pixpro.instance import instance_branch
 from pixpro.losses import consistency_loss, contrast_loss
 from pixpro.momentum import momentum_copy, update_momentum
 from pixpro.ppm import PixelPropagation
@@ -21,13 +24,27 @@ class DensePretraining(nn.Module):
     directions. The caller updates the momentum copy, after the optimizer's step: `update_momentum(m)`.
     """
 
-    def __init__(self, arch: str, *, hidden_dim: int, dim: int, threshold: float, instance_weight: float) -> None:
+    def __init__(
+        self,
+        arch: str,
+        *,
+        hidden_dim: int,
+        dim: int,
+        threshold: float,
+        neck: str,
+        levels: Iterable[int],
+        instance_weight: float,
+        instance_loss: str,
+        instance_temperature: float,
+    ) -> None:
         super().__init__()
         self.threshold = threshold
         self.instance_weight = instance_weight
-        self.encoder = Encoder(arch, hidden_dim, dim, instance=instance_weight > 0)
+        self.encoder = Encoder(arch, hidden_dim, dim, instance=instance_weight > 0, neck=neck, levels=levels)
         self.momentum_encoder = momentum_copy(self.encoder)
-        self.instance = InstanceRegression(dim, hidden_dim) if instance_weight > 0 else None
+        self.instance = (
+            instance_branch(instance_loss, dim, hidden_dim, instance_temperature) if instance_weight > 0 else None
+        )
 
     def forward(self, view1: View, view2: View) -> Tensor:
         # One pass per view, in the official order: BatchNorm statistics are per view.
@@ -55,9 +72,16 @@ class DensePretraining(nn.Module):
         with full_precision(prediction.device):
             prediction = F.normalize(at_least_float32(prediction), dim=1)
             target = F.normalize(at_least_float32(target), dim=1)
-            size = (prediction.shape[2], prediction.shape[3])
-            positives = positive_pairs(boxes, target_boxes, size, self.threshold)
-            return self.cell_loss(prediction, target, positives, inside(boxes, target_boxes, size))
+            images, size = len(prediction), (prediction.shape[2], prediction.shape[3])
+
+            def part(prediction: Tensor, target: Tensor, boxes: Tensor, target_boxes: Tensor) -> Tensor:
+                """What a run of images adds to the mean over all."""
+                positives = positive_pairs(boxes, target_boxes, size, self.threshold)
+                loss = self.cell_loss(prediction, target, positives, inside(boxes, target_boxes, size))
+                return loss * (len(prediction) / images)
+
+            parts = by_images(part, prediction, target, boxes, target_boxes, cells=size[0] * size[1])
+            return torch.stack(parts).sum()
 
     def predict(self, cells: Tensor) -> Tensor:
         """What the online branch adds to its projection."""
@@ -88,9 +112,23 @@ class PixPro(DensePretraining):
         sharpness: float = 2.0,
         similarity_floor: float = 0.0,
         threshold: float = 0.7,
+        neck: str = "none",
+        levels: Iterable[int] = (3, 4, 5),
         instance_weight: float = 0.0,
+        instance_loss: str = "regression",
+        instance_temperature: float = 0.2,
     ) -> None:
-        super().__init__(arch, hidden_dim=hidden_dim, dim=dim, threshold=threshold, instance_weight=instance_weight)
+        super().__init__(
+            arch,
+            hidden_dim=hidden_dim,
+            dim=dim,
+            threshold=threshold,
+            neck=neck,
+            levels=levels,
+            instance_weight=instance_weight,
+            instance_loss=instance_loss,
+            instance_temperature=instance_temperature,
+        )
         self.propagation = PixelPropagation(dim, sharpness, num_layers, similarity_floor)
 
     def predict(self, cells: Tensor) -> Tensor:
@@ -114,9 +152,23 @@ class PixContrast(DensePretraining):
         dim: int = 256,
         temperature: float = 0.3,
         threshold: float = 0.7,
+        neck: str = "none",
+        levels: Iterable[int] = (3, 4, 5),
         instance_weight: float = 0.0,
+        instance_loss: str = "regression",
+        instance_temperature: float = 0.2,
     ) -> None:
-        super().__init__(arch, hidden_dim=hidden_dim, dim=dim, threshold=threshold, instance_weight=instance_weight)
+        super().__init__(
+            arch,
+            hidden_dim=hidden_dim,
+            dim=dim,
+            threshold=threshold,
+            neck=neck,
+            levels=levels,
+            instance_weight=instance_weight,
+            instance_loss=instance_loss,
+            instance_temperature=instance_temperature,
+        )
         self.temperature = temperature
 
     def predict(self, cells: Tensor) -> Tensor:
