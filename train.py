@@ -150,7 +150,11 @@ def build_model(config: Config) -> DensePretraining:
         "hidden_dim": config.hidden_dim,
         "dim": config.dim,
         "threshold": config.threshold,
+        "neck": config.neck,
+        "levels": config.levels,
         "instance_weight": config.instance_weight,
+        "instance_loss": config.instance_loss,
+        "instance_temperature": config.instance_temperature,
     }
     if config.loss == "pixcontrast":
         return PixContrast(config.arch, temperature=config.temperature, **common)
@@ -194,7 +198,17 @@ def resume(config: Config, trainer: Trainer, folder: Path) -> int:
     if path is None:
         return 0
     state = checkpoint.load(path)
-    for name in ("loss", "arch", "hidden_dim", "dim", "num_linear", "instance_weight"):
+    for name in (
+        "loss",
+        "arch",
+        "hidden_dim",
+        "dim",
+        "num_linear",
+        "neck",
+        "levels",
+        "instance_weight",
+        "instance_loss",
+    ):
         if state["config"][name] != getattr(config, name):
             raise UserError(
                 f"{path} was trained with --{name} {state['config'][name]}, this run has {getattr(config, name)}; "
