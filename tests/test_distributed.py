@@ -1,0 +1,90 @@
+"""Two processes that share a batch give the losses, gradients and statistics of one process with all of it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pixpro import PixContrast, PixPro, distributed
+from pixpro.sync_batchnorm import CPUSyncBatchNorm
+from pixpro.views import View
+
+OVERLAP = torch.tensor([[0.0, 0.0, 0.9, 0.9], [0.8, 0.2, 0.1, 1.0]]), torch.tensor([[0.1, 0.1, 1.0, 1.0]] * 2)
+APART = torch.tensor([[0.0, 0.0, 0.3, 0.3]] * 2), torch.tensor([[0.6, 0.6, 1.0, 1.0]] * 2)
+CASES = {
+    "pixpro": (lambda: PixPro("resnet18", hidden_dim=16, dim=8, num_layers=2), (OVERLAP, OVERLAP)),
+    "pixpro, second rank without pairs": (lambda: PixPro("resnet18", hidden_dim=16, dim=8), (OVERLAP, APART)),
+    "pixcontrast": (lambda: PixContrast("resnet18", hidden_dim=16, dim=8), (OVERLAP, OVERLAP)),
+    "pixcontrast, first rank without pairs": (lambda: PixContrast("resnet18", hidden_dim=16, dim=8), (APART, OVERLAP)),
+    "instance branch": (lambda: PixPro("resnet18", hidden_dim=16, dim=8, instance_weight=1.0), (OVERLAP, OVERLAP)),
+}
+
+
+def step(case: str, rank: int, world_size: int) -> dict[str, torch.Tensor]:
+    """Loss, gradients and buffers of one step on this rank's share of four images."""
+    build, halves = CASES[case]
+    torch.manual_seed(0)
+    model = build().double()
+    images = torch.randn(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    boxes = [torch.cat([half[view] for half in halves]) for view in (0, 1)]
+    share = slice(rank * 4 // world_size, (rank + 1) * 4 // world_size)
+    view1, view2 = (View(images[view, share], boxes[view][share]) for view in (0, 1))
+    core = distributed.synchronise_batchnorm(
+        model, distributed.Process(rank, world_size, world_size, torch.device("cpu"))
+    )
+    wrapped = DistributedDataParallel(core, broadcast_buffers=False) if world_size > 1 else core
+    loss = wrapped(view1, view2)
+    loss.backward()
+    found = {"loss": distributed.mean_over_processes(loss.detach())}
+    found |= {f"grad {name}": p.grad for name, p in core.named_parameters() if p.grad is not None}
+    return found | {f"buffer {name}": buffer.clone() for name, buffer in core.named_buffers()}
+
+
+def all_cases(folder: str) -> int:
+    """What each of the launched processes does."""
+    process = distributed.join()
+    torch.set_num_threads(1)
+    results = {case: step(case, process.rank, process.world_size) for case in CASES}
+    torch.save(results, Path(folder, f"{process.rank}.pt"))
+    distributed.leave()
+    return 0
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("ranks")
+    assert distributed.launch(all_cases, 2, str(folder)) == 0
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_equal_one_process(two_ranks, case):
+    alone = step(case, 0, 1)
+    assert alone["loss"] != 0
+    for rank in two_ranks:
+        assert rank[case].keys() == alone.keys()
+        for name, expected in alone.items():
+            torch.testing.assert_close(
+                rank[case][name], expected, rtol=1e-5, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+def test_conversion_keeps_names_weights_and_statistics():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=1e-3, momentum=0.2), nn.BatchNorm1d(2))
+    model[1].running_mean.fill_(3.0)
+    weight, state = model[1].weight, {name: value.clone() for name, value in model.state_dict().items()}
+    converted = CPUSyncBatchNorm.convert(model)
+    assert type(converted[1]) is CPUSyncBatchNorm and type(converted[2]) is nn.BatchNorm1d
+    assert converted[1].weight is weight and (converted[1].eps, converted[1].momentum) == (1e-3, 0.2)
+    assert converted.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in converted.state_dict().items())
+
+
+def fail_in_second_rank() -> int:
+    return 7 if distributed.join().rank == 1 else 0
+
+
+def test_the_exit_code_of_a_failing_process_comes_back():
+    assert distributed.launch(fail_in_second_rank, 2) == 7
