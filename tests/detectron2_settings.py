@@ -1,0 +1,109 @@
+"""The published fine-tuning settings, key by key, to hold the config files to (official configs, detectron2 0.2.1)."""
+
+RGB = {
+    "INPUT.FORMAT": "RGB",
+    "MODEL.PIXEL_MEAN": [123.675, 116.280, 103.530],
+    "MODEL.PIXEL_STD": [58.395, 57.120, 57.375],
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+}
+MSRA = {
+    "INPUT.FORMAT": "BGR",
+    "MODEL.PIXEL_MEAN": [103.530, 116.280, 123.675],
+    "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
+    "MODEL.RESNETS.STRIDE_IN_1X1": True,
+}
+
+# detectron2's defaults that the published runs rely on.
+COMMON = {
+    "SOLVER.MOMENTUM": 0.9,
+    "SOLVER.WEIGHT_DECAY": 1e-4,
+    "SOLVER.WEIGHT_DECAY_NORM": 0.0,
+    "SOLVER.GAMMA": 0.1,
+    "SOLVER.WARMUP_FACTOR": 1e-3,
+    "SOLVER.WARMUP_METHOD": "linear",
+    "SOLVER.AMP.ENABLED": False,
+    "SOLVER.REFERENCE_WORLD_SIZE": 0,
+    "INPUT.RANDOM_FLIP": "horizontal",
+    "INPUT.MAX_SIZE_TRAIN": 1333,
+    "INPUT.MAX_SIZE_TEST": 1333,
+    "MODEL.RESNETS.NUM_GROUPS": 1,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 64,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 256,
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 256,
+    "MODEL.RPN.NMS_THRESH": 0.7,
+    "MODEL.RPN.SMOOTH_L1_BETA": 0.0,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 512,
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION": 0.25,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.05,
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": 0.5,
+    "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.0,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": 0,
+    "TEST.DETECTIONS_PER_IMAGE": 100,
+    "TEST.PRECISE_BN.NUM_ITER": 200,
+}
+SHARED = {
+    "MODEL.RESNETS.DEPTH": 50,
+    "MODEL.RESNETS.NORM": "SyncBN",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "TEST.PRECISE_BN.ENABLED": True,
+    "SOLVER.IMS_PER_BATCH": 16,
+    "SOLVER.BASE_LR": 0.02,
+    "INPUT.MIN_SIZE_TEST": 800,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 1000,
+}
+C4 = SHARED | {
+    "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+    "MODEL.RESNETS.OUT_FEATURES": ["res4"],
+    "MODEL.ROI_HEADS.NAME": "Res5ROIHeadsExtraNorm",
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 6000,
+}
+COCO = {
+    "MODEL.MASK_ON": True,
+    "MODEL.ROI_HEADS.NUM_CLASSES": 80,
+    "INPUT.MIN_SIZE_TRAIN": [640, 672, 704, 736, 768, 800],
+    "DATASETS.TRAIN": ["coco_2017_train"],
+    "DATASETS.TEST": ["coco_2017_val"],
+    "SOLVER.MAX_ITER": 90000,
+    "SOLVER.STEPS": [60000, 80000],
+    "SOLVER.WARMUP_ITERS": 1000,
+}
+PUBLISHED = {
+    "voc_c4_24k": C4
+    | {
+        "MODEL.MASK_ON": False,
+        "MODEL.ROI_HEADS.NUM_CLASSES": 20,
+        "INPUT.MIN_SIZE_TRAIN": [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
+        "DATASETS.TRAIN": ["voc_2007_trainval", "voc_2012_trainval"],
+        "DATASETS.TEST": ["voc_2007_test"],
+        "SOLVER.MAX_ITER": 24000,
+        "SOLVER.STEPS": [18000, 22000],
+        "SOLVER.WARMUP_ITERS": 100,
+    },
+    "coco_c4_1x": C4 | COCO,
+    "coco_fpn_1x": SHARED
+    | COCO
+    | {
+        "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
+        "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+        "MODEL.FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
+        "MODEL.FPN.NORM": "SyncBN",
+        "MODEL.ANCHOR_GENERATOR.SIZES": [[32], [64], [128], [256], [512]],
+        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": [[0.5, 1.0, 2.0]],
+        "MODEL.RPN.IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
+        "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 2000,
+        "MODEL.RPN.PRE_NMS_TOPK_TEST": 1000,
+        "MODEL.RPN.POST_NMS_TOPK_TRAIN": 1000,
+        "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+        "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3", "p4", "p5"],
+        "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead",
+        "MODEL.ROI_BOX_HEAD.NUM_CONV": 4,
+        "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+        "MODEL.ROI_BOX_HEAD.NORM": "SyncBN",
+        "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+        "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead",
+        "MODEL.ROI_MASK_HEAD.NUM_CONV": 4,
+        "MODEL.ROI_MASK_HEAD.NORM": "SyncBN",
+        "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 14,
+    },
+}
