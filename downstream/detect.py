@@ -1,0 +1,157 @@
+#!/usr/bin/env python
+"""Fine-tune a pre-trained trunk as a detector, on torchvision alone: Faster R-CNN C4 with the extra BatchNorm.
+
+    python detect.py --data DATA --weights CHECKPOINT                     VOC 07+12 -> VOC 07 test, 24k iterations
+    python detect.py --data COCO --layout coco --weights CHECKPOINT       train2017 -> val2017, 90k iterations, boxes
+    python detect.py --data DATA --weights CHECKPOINT --batch-size 4      another batch: the schedule is scaled
+    python detect.py --data VOC --train-split trainval --test-split test --weights none --arch resnet18 --scale 0.01
+
+The same detector as detectron2's in train_voc.py, for machines where detectron2 cannot be built. It uses every GPU of
+the machine (--nproc for fewer, or for processes on a CPU), or runs under torchrun. CHECKPOINT is whatever
+pixpro.load_backbone reads; `none` is a trunk at random. DATA holds VOC2007 and VOC2012. Masks are not trained.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from downstream import detection_options as options
+from downstream.annotated import DetectionSet
+from downstream.detection_data import TestImages, TrainImages, grouped_batches, loader
+from downstream.detection_loop import detect, step_seed, to_device, training_steps
+from downstream.detection_recipe import RECIPES, Recipe, scaling_line
+from downstream.detection_report import scores_of, table, write_pictures, write_results
+from downstream.detector import Detector, parameter_groups
+from downstream.precise_bn import precise_batchnorm
+from downstream.program import load_trunk, resumable, run_program, settings
+from pixpro import checkpoint
+from pixpro.distributed import Process, join, leave, synchronise_batchnorm
+from pixpro.metrics import Metrics
+
+
+def main() -> None:
+    run_program(options.parse(__doc__), options.check, run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, test and report; in each of the processes."""
+    process = join()
+    recipe, data = options.recipe(args), options.detection_set(args)
+    torch.manual_seed(args.seed)
+    trunk = load_trunk(args.weights, args.arch)
+    counts = dict(regions_per_image=recipe.regions, test_proposals=recipe.test_proposals)
+    model = Detector(trunk, len(data.class_names), **counts)
+    model = synchronise_batchnorm(model, process).to(process.device)
+    optimizer = torch.optim.SGD(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, momentum=recipe.momentum)
+    first = resume(args, model, optimizer)
+    if process.is_main:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        print(scaling_line(RECIPES[args.layout], recipe, args.scale), flush=True)
+        print(f"{len(data.train)} training images, {len(data.test)} test images, {len(data.class_names)} classes")
+    save = saver(args, model, optimizer, process)
+    started = time.perf_counter()
+    if first < recipe.iterations:
+        train(args, recipe, data, model, optimizer, first, process, save)
+        finish(args, recipe, data, model, process)
+        save(recipe.iterations)
+    report(args, recipe, data, model, process, time.perf_counter() - started)
+    leave()
+
+
+def resume(args: argparse.Namespace, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Iterations that are done: 0, or those of the checkpoint that --resume names, whose state is loaded."""
+    path = checkpoint.find(args.resume, args.output_dir) if args.resume else None
+    if path is None:
+        return 0
+    state = resumable(path, args)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
+
+
+def saver(
+    args: argparse.Namespace, model: nn.Module, optimizer: torch.optim.Optimizer, process: Process
+) -> Callable[[int], None]:
+    """A function that writes the checkpoint after so many iterations, in the main process."""
+
+    def save(step: int) -> None:
+        if process.is_main:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            checkpoint.save(args.output_dir / checkpoint.LAST, {**state, "config": settings(args)})
+
+    return save
+
+
+def train(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    data: DetectionSet,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    first: int,
+    process: Process,
+    save: Callable[[int], None],
+) -> None:
+    """Iterations first.. of the recipe, with metrics and checkpoints."""
+    if process.world_size > 1:
+        model = DistributedDataParallel(model, broadcast_buffers=False)
+    batches = train_batches(args, recipe, data, process, seed=args.seed, first=first, last=recipe.iterations)
+    schedule = dict(learning_rate=recipe.learning_rate, first=first, last=recipe.iterations)
+    steps = training_steps(model.train(), optimizer, batches, **schedule, seed=args.seed, process=process)
+    with Metrics(args.output_dir, first, recipe.iterations) if process.is_main else nullcontext() as metrics:
+        for step, values in steps:
+            if metrics and (step % args.log_every == 0 or step == recipe.iterations):
+                metrics.write(step, values)
+                numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+                print(f"iteration {step}/{recipe.iterations}  {numbers}  ETA {metrics.eta(step)}", flush=True)
+            if step % args.save_every == 0:
+                save(step)
+
+
+def train_batches(
+    args: argparse.Namespace, recipe: Recipe, data: DetectionSet, process: Process, *, seed: int, first: int, last: int
+):
+    """This process's batches number first..last - 1 of the stream that belongs to the seed."""
+    dataset = TrainImages(data.train, short_sides=recipe.train_sizes, max_size=recipe.max_size, seed=seed)
+    share = dict(batch=recipe.batch // process.world_size, rank=process.rank, world_size=process.world_size)
+    order = itertools.islice(grouped_batches(data.train, seed=seed, **share), first, last)
+    return loader(dataset, order, args.workers)
+
+
+def finish(args: argparse.Namespace, recipe: Recipe, data: DetectionSet, model: nn.Module, process: Process) -> None:
+    """BatchNorm statistics of the final weights, from other batches of the training images."""
+    torch.manual_seed(step_seed(args.seed, recipe.iterations, process.rank))
+    batches = train_batches(args, recipe, data, process, seed=args.seed + 1, first=0, last=recipe.precise_bn)
+    precise_batchnorm(model, model, (to_device(batch, process.device) for batch in batches))
+
+
+def report(
+    args: argparse.Namespace, recipe: Recipe, data: DetectionSet, model: nn.Module, process: Process, seconds: float
+) -> None:
+    """Test, and write what came out."""
+    images = TestImages(data.test, short_side=recipe.test_size, max_size=recipe.max_size)
+    detections = detect(model, images, process=process, workers=args.workers)
+    if not process.is_main:
+        return
+    scores = scores_of(data, detections)
+    write_pictures(args.output_dir / "pictures", data.test[: args.pictures], detections, data.class_names)
+    facts = {"settings": settings(args), "recipe": dataclasses.asdict(recipe), "torch": torch.__version__}
+    write_results(args.output_dir / "results.json", {"scores": scores, "seconds": round(seconds), **facts})
+    label = f"{Path(args.weights).name}, {args.test_split}, {recipe.iterations} iterations of {recipe.batch}"
+    print(table(args.layout, label, scores))
+    print(f"wrote {args.output_dir}/results.json, pictures/, {checkpoint.LAST}, metrics.jsonl")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""detect.py's command line -> checked settings: recipe, data set, trunk."""
+
+import argparse
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from downstream.annotated import DetectionSet
+from downstream.coco import load_coco, require_pycocotools
+from downstream.detection_recipe import RECIPES, Recipe, scaled
+from downstream.detector import Detector
+from downstream.program import add_options, check_output, load_trunk, positive
+from downstream.voc import load_voc
+from pixpro.errors import UserError
+
+SPLITS = {"voc": ("voc_2007_trainval+voc_2012_trainval", "voc_2007_test"), "coco": ("train2017", "val2017")}
+
+
+def parse(manual: str) -> argparse.Namespace:
+    """The command line's settings, defaults filled in."""
+    parser = argparse.ArgumentParser(description=manual, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--layout", choices=tuple(RECIPES), default="voc", help="of the data, and so the recipe")
+    parser.add_argument("--train-split", help="default: VOC 2007 and 2012 trainval, or train2017; `+` joins several")
+    parser.add_argument("--test-split", help="default: voc_2007_test, or val2017; also FOLDER/SPLIT or SPLIT")
+    parser.add_argument("--train-sizes", type=positive, nargs="+", help="short sides to choose from; default: recipe's")
+    parser.add_argument("--test-size", type=positive, help="short side in the test; default 800")
+    parser.add_argument("--max-size", type=positive, help="longest side; default 1333")
+    parser.add_argument("--regions", type=positive, help="regions per training image; default 512")
+    parser.add_argument("--test-proposals", type=positive, help="proposals per test image; default 1000")
+    parser.add_argument("--precise-bn", type=positive, help="batches for the last BatchNorm statistics; default 200")
+    args = parser.parse_args()
+    train, test = SPLITS[args.layout]
+    args.train_split, args.test_split = args.train_split or train, args.test_split or test
+    if args.output_dir is None:
+        args.output_dir = Path("output") / f"detect_{args.layout}_{Path(args.weights).stem}_seed{args.seed}"
+    return args
+
+
+def recipe(args: argparse.Namespace) -> Recipe:
+    """The layout's recipe, scaled, with what the command line changes."""
+    published = RECIPES[args.layout]
+    used = scaled(published, batch=args.batch_size or published.batch, scale=args.scale)
+    names = ("test_size", "max_size", "regions", "test_proposals", "precise_bn")
+    changes = {name: getattr(args, name) for name in names if getattr(args, name)}
+    if args.train_sizes:
+        changes["train_sizes"] = tuple(args.train_sizes)
+    return replace(used, **changes)
+
+
+def check(args: argparse.Namespace) -> None:
+    """UserError for whatever is wrong, before anything is written."""
+    if not args.data.is_dir():
+        raise UserError(f"no folder {args.data}; --data expects a data set in {args.layout.upper()}'s layout")
+    data = detection_set(args)
+    if args.layout == "coco":
+        require_pycocotools()
+    Detector(load_trunk(args.weights, args.arch), len(data.class_names))
+    check_output(args)
+
+
+def detection_set(args: argparse.Namespace) -> DetectionSet:
+    """The images and classes."""
+    return _load(args.layout, args.data, args.train_split, args.test_split)
+
+
+@lru_cache(maxsize=1)
+def _load(layout: str, data: Path, train_split: str, test_split: str) -> DetectionSet:
+    return {"voc": load_voc, "coco": load_coco}[layout](data, train_split, test_split)

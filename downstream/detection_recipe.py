@@ -1,0 +1,65 @@
+"""The published fine-tuning settings of each layout, scaled to another batch or length."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """When to do what: iterations, where the learning rate drops by ten, and the sizes of the images.
+
+    train_sizes, test_size: short sides in pixels; warmup: iterations of linear warm-up from lr / 1000.
+    """
+
+    iterations: int
+    drops: tuple[int, ...]
+    warmup: int
+    train_sizes: tuple[int, ...]
+    test_size: int
+    batch: int = 16
+    lr: float = 0.02
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    max_size: int = 1333
+    regions: int = 512
+    test_proposals: int = 1000
+    precise_bn: int = 200
+
+    def learning_rate(self, step: int) -> float:
+        """That of iteration `step`, from 0 (detectron2's WarmupMultiStepLR)."""
+        if step < self.warmup:
+            return self.lr * (0.001 + 0.999 * step / self.warmup)
+        return self.lr * 0.1 ** sum(step >= drop for drop in self.drops)
+
+
+RECIPES = {
+    "voc": Recipe(24_000, (18_000, 22_000), 100, tuple(range(480, 801, 32)), 800),
+    "coco": Recipe(90_000, (60_000, 80_000), 1000, tuple(range(640, 801, 32)), 800),
+}
+
+
+def scaled(recipe: Recipe, *, batch: int, scale: float) -> Recipe:
+    """The recipe for `batch` images per iteration: lr in proportion, as many images seen; then `scale` times as long.
+
+    The warm-up follows the batch alone, but takes no more than a quarter of the run.
+    """
+    stretch = recipe.batch / batch
+    iterations = max(1, round(recipe.iterations * stretch * scale))
+    return replace(
+        recipe,
+        batch=batch,
+        lr=recipe.lr / stretch,
+        iterations=iterations,
+        drops=tuple(round(drop / recipe.iterations * iterations) for drop in recipe.drops),
+        warmup=min(round(recipe.warmup * stretch), iterations // 4),
+    )
+
+
+def scaling_line(published: Recipe, used: Recipe, scale: float) -> str:
+    """One line that says what was scaled and by which rule."""
+    if (published.batch, published.iterations) == (used.batch, used.iterations):
+        return f"published schedule: batch {used.batch}, learning rate {used.lr:g}, {used.iterations} iterations"
+    return (
+        f"linear rule: batch {published.batch} -> {used.batch}, learning rate {published.lr:g} -> {used.lr:g}, "
+        f"iterations {published.iterations} -> {used.iterations} (times --scale {scale:g}), "
+        f"drops at {list(used.drops)}, warm-up {published.warmup} -> {used.warmup}"
+    )

@@ -1,0 +1,133 @@
+"""What detect.py and segment.py share as programs: options, start of processes, resuming, errors as one line."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+import torchvision
+from torch import nn
+
+from pixpro import checkpoint
+from pixpro.backbone import load_backbone
+from pixpro.cores import share_cores
+from pixpro.distributed import launch
+from pixpro.encoder import ARCHS
+from pixpro.errors import UserError
+
+# Settings that may differ between a run and its continuation: they do not change its numbers, except that another
+# number of processes goes on with other batches.
+FREE = {"resume", "output_dir", "workers", "log_every", "save_every", "pictures", "data", "weights", "nproc"}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that any fine-tuning program has."""
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--weights", required=True, help="checkpoint with the trunk, or `none`: a trunk at random")
+    parser.add_argument("--arch", choices=ARCHS, help="backbone; default: the checkpoint's, resnet50 with none")
+    parser.add_argument("--output-dir", type=Path, help="where everything is written; default: output/NAME")
+    parser.add_argument("--resume", default="", help="checkpoint to go on from, or auto: the one in the output folder")
+    parser.add_argument("--batch-size", type=positive, help="images per iteration over all processes; default 16")
+    parser.add_argument("--scale", type=positive_float, default=1.0, help="length of the schedule, in published ones")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the new layers, the order and augmentation")
+    parser.add_argument("--nproc", type=positive, help="processes; default: one per GPU, or one on a CPU")
+    parser.add_argument("--workers", type=int, default=-1, help="loader processes of each process; -1: from the cores")
+    parser.add_argument("--log-every", type=positive, default=20, help="iterations between lines of metrics")
+    parser.add_argument("--save-every", type=positive, default=5000, help="iterations between checkpoints")
+    parser.add_argument("--pictures", type=int, default=8, help="test images to draw the result on")
+
+
+def positive(text: str) -> int:
+    """An integer above zero."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """A finite number above zero."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above zero")
+    return value
+
+
+def run_program(
+    args: argparse.Namespace,
+    check: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], None],
+) -> None:
+    """Check everything, then run(args) in as many processes as asked for; a mistake of the user's is one line, code 2.
+
+    check must raise UserError for whatever is wrong before anything is written.
+    """
+    try:
+        processes = 1 if "RANK" in os.environ else args.nproc or max(1, torch.cuda.device_count())
+        world_size = int(os.environ.get("WORLD_SIZE", processes))
+        if torch.cuda.is_available() and processes > torch.cuda.device_count():
+            raise UserError(f"--nproc {processes}, but this machine has {torch.cuda.device_count()} GPUs")
+        if args.batch_size and args.batch_size % world_size:
+            raise UserError(f"--batch-size {args.batch_size} cannot be shared by {world_size} processes equally")
+        if args.workers < 0:
+            args.workers = share_cores(processes, torch.cuda.is_available())[0]
+        check(args)
+        if processes > 1:
+            launch(run, processes, args)
+        else:
+            run(args)
+    except UserError as error:
+        fail(str(error))
+    except mp.ProcessRaisedException as error:
+        if "UserError: " not in str(error):
+            raise
+        fail(str(error).strip().rpartition("UserError: ")[2])
+
+
+def fail(message: str) -> None:
+    """End the program because of wrong input."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def load_trunk(weights: str, arch: str | None) -> nn.Module:
+    """The torchvision model with the checkpoint's trunk, or for `none` one as pre-training starts from."""
+    if weights == "none":
+        return torchvision.models.get_model(arch or "resnet50", weights=None, zero_init_residual=True)
+    if not Path(weights).is_file():
+        raise UserError(f"no checkpoint {weights}; give a file, or `none` for a trunk at random")
+    return load_backbone(weights, arch)
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings as plain types, for the checkpoint and the results."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
+def check_output(args: argparse.Namespace) -> None:
+    """UserError when the output folder is taken, or --resume does not fit to these settings."""
+    folder = args.output_dir
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; --output-dir expects a folder")
+    if args.resume:
+        path = checkpoint.find(args.resume, folder)
+        if path is not None:
+            resumable(path, args)
+    elif (folder / checkpoint.LAST).exists():
+        raise UserError(f"{folder} holds a run already; go on with --resume auto or give another --output-dir")
+
+
+def resumable(path: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """The state at path; UserError when it was made with other settings than these."""
+    state = checkpoint.load(path)
+    made_with, now = state["config"], settings(args)
+    for name in sorted(now.keys() - FREE):
+        if not isinstance(made_with, dict) or made_with.get(name) != now[name]:
+            found = made_with.get(name) if isinstance(made_with, dict) else None
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{path} was made with {option} {found}, this run has {now[name]}; make them the same")
+    return state
