@@ -20,8 +20,9 @@ def load(name: str) -> tuple[dict, dict]:
 
 def official_names(model: nn.Module, candidates: list[str]) -> dict[str, str]:
     """Official name of each of the model's tensors, found through the public `to_pixpro`."""
-    ours = {name: next(iter(to_pixpro({name: torch.zeros(1)}))) for name in candidates}
-    return {ours[name]: name for name in candidates if ours[name] in model.state_dict()}
+    # All at once, each tensor holding its number: who wrote a checkpoint shows only in all of its names.
+    ours = to_pixpro({name: torch.full((1,), number) for number, name in enumerate(candidates)})
+    return {name: candidates[int(number)] for name, number in ours.items() if name in model.state_dict()}
 
 
 def fill(model: nn.Module, candidates: list[str]) -> dict[str, str]:
