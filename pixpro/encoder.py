@@ -70,8 +70,12 @@ class Encoder(nn.Module):
         c4 = self.layer3(c3)
         return {"c2": c2, "c3": c3, "c4": c4, "c5": self.layer4(c4)}
 
+    def project(self, features: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """The projected maps that the trunk's maps c2 to c5 give, finest level first."""
+        maps = (features["c5"],) if self.neck is None else self.neck(features)
+        return tuple(self.projector(level_map) for level_map in maps)
+
     def forward(self, images: Tensor) -> Embedding:
         features = self.features(images)
-        maps = (features["c5"],) if self.neck is None else self.neck(features)
         instance = self.instance_projector(features["c5"]) if self.instance_projector is not None else None
-        return Embedding(tuple(self.projector(level) for level in maps), instance)
+        return Embedding(self.project(features), instance)

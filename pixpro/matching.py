@@ -111,7 +111,7 @@ def matching_scores(
 def encoder_matching(
     encoder: Encoder, pairs: tuple[View, View], *, batch_size: int = 32, threshold: float = 0.7
 ) -> dict[str, MatchingScore]:
-    """Scores of an encoder's "trunk" (what is transferred) and "projector" (what the loss sees).
+    """Scores of an encoder's "trunk" (what is transferred) and "projector" (what the loss sees, on its coarsest level).
 
     Runs on the encoder's device, in float32, with `batch_statistics`; leaves modes, buffers and generators
     alone.
@@ -119,8 +119,8 @@ def encoder_matching(
     device = next(encoder.parameters()).device
 
     def encode(pixels: Tensor) -> dict[str, Tensor]:
-        trunk = encoder.features(pixels.to(device))["c5"]
-        return {"trunk": trunk, "projector": encoder.projector(trunk)}
+        features = encoder.features(pixels.to(device))
+        return {"trunk": features["c5"], "projector": encoder.project(features)[-1]}
 
     with batch_statistics(encoder), torch.autocast(device.type, enabled=False):
         return matching_scores(encode, pairs, batch_size=batch_size, threshold=threshold)

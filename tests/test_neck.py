@@ -10,6 +10,8 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from pixpro import chunks
 from pixpro.encoder import Embedding, Encoder
+from pixpro.geometry import inside
+from pixpro.matching import encoder_matching
 from pixpro.model import PixContrast, PixPro
 from pixpro.neck import FeaturePyramid
 from pixpro.views import View
@@ -108,6 +110,14 @@ def test_the_encoder_s_maps_have_the_strides_of_their_levels(arch):
     encoder = Encoder(arch, **SMALL, neck="fpn", levels=(2, 3, 4, 5))
     maps = encoder(torch.randn(2, 3, 64, 64)).maps
     assert [tuple(level_map.shape) for level_map in maps] == [(2, 8, side, side) for side in (16, 8, 4, 2)]
+
+
+def test_matching_is_measured_on_the_coarsest_level():
+    view1, view2 = (View(view.pixels.float(), view.box.float()) for view in overlapping_views(4, side=64))
+    for levels, cells in (((4, 5), 2), ((3, 4), 4)):
+        encoder = Encoder("resnet18", **SMALL, neck="fpn", levels=levels)
+        scores = encoder_matching(encoder, (view1, view2))
+        assert scores["projector"].cells == inside(view1.box, view2.box, cells).sum().item()
 
 
 def test_parameters_have_torchvision_s_names_below_neck():
