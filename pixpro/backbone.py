@@ -2,11 +2,13 @@
 
 import os
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
 from pixpro.compat import read_checkpoint
 from pixpro.errors import UserError
+from pixpro.trunk import COUNTER
 
 
 def load_backbone(path: str | os.PathLike, arch: str | None = None) -> nn.Module:
@@ -23,7 +25,9 @@ def load_backbone(path: str | os.PathLike, arch: str | None = None) -> nn.Module
 
 def backbone(trunk: dict[str, Tensor], arch: str) -> nn.Module:
     """The torchvision model of this name with the given trunk and an identity as `fc`."""
-    model = torchvision.models.get_model(arch, weights=None)
+    with torch.device("meta"):  # without drawing initial weights that would be overwritten
+        model = torchvision.models.get_model(arch, weights=None)
     model.fc = nn.Identity()
-    model.load_state_dict(trunk)
+    counters = {name: torch.zeros((), dtype=torch.long) for name in model.state_dict() if name.endswith(COUNTER)}
+    model.to_empty(device="cpu").load_state_dict(counters | trunk)
     return model

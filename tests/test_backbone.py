@@ -28,7 +28,7 @@ def saved(path, make, key="model", **beside):
 
 
 def small_model(method=pixpro.PixPro, **options) -> nn.Module:
-    return method("resnet18", hidden_dim=foreign.HIDDEN, dim=foreign.DIM, **options)
+    return randomised(lambda: method("resnet18", hidden_dim=foreign.HIDDEN, dim=foreign.DIM, **options)).float()
 
 
 @pytest.fixture(scope="module")
