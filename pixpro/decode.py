@@ -11,7 +11,9 @@ from torch import Tensor
 
 try:
     from torchvision.io import ImageReadMode, decode_image
-except ImportError:  # announced for some version after 0.29; Pillow then decodes everything, a third slower
+
+    _ = torch.ops.image.decode_image  # some builds of torchvision come without
+except (ImportError, AttributeError):  # removal is announced for some version after 0.29; Pillow is a third slower
     decode_image = None
 
 warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities of TorchVision")

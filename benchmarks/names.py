@@ -1,0 +1,93 @@
+"""Start-up and memory of workers with as many file names as ImageNet has: real folders, hard links to empty files."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pixpro.images import open_images
+
+PER_FOLDER = 1281
+
+
+def make_tree(root: Path, count: int) -> None:
+    """`count` names in folders of 1281, without as many inodes."""
+    for first in range(0, count, PER_FOLDER):
+        folder = root / f"n{first // PER_FOLDER:08}"
+        folder.mkdir()
+        one = folder / f"{folder.name}_{0:08}.JPEG"
+        one.touch()
+        for i in range(1, min(PER_FOLDER, count - first)):
+            os.link(one, folder / f"{folder.name}_{i:08}.JPEG")
+
+
+def private_megabytes() -> float:
+    """Memory that only this process holds."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+class Indexing(Dataset):
+    """Looks names up, as a worker does before it reads; each item is the process's private memory."""
+
+    def __init__(self, names: object, count: int) -> None:
+        self.names, self.count = names, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitems__(self, indices: list[int]) -> list[float]:
+        for i in indices:
+            assert self.names(i)
+        return [private_megabytes()]
+
+
+class Tuples:
+    """The usual list of (path, label): what the growth is compared with."""
+
+    def __init__(self, names: Iterator[str]) -> None:
+        self.samples = [(name, 0) for name in names]
+
+    def __call__(self, i: int) -> str:
+        path, label = self.samples[i]
+        return path
+
+
+def growth(names: object, count: int, start_method: str) -> float:
+    """MB that one of two workers gains while both together look every name up once."""
+    order = torch.utils.data.BatchSampler(torch.randperm(count).tolist(), 10_000, drop_last=False)
+    loader = DataLoader(
+        Indexing(names, count),
+        batch_sampler=order,
+        num_workers=2,
+        collate_fn=list,
+        multiprocessing_context=start_method,
+        prefetch_factor=1,
+    )
+    megabytes = [row[0] for row in loader]
+    return megabytes[-1] - megabytes[0]
+
+
+def measure(count: int) -> list[tuple[str, str]]:
+    """(what, figure) rows."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PIXPRO_CACHE=f"{folder}/cache"):
+        root = Path(folder, "images")
+        root.mkdir()
+        make_tree(root, count)
+        time.sleep(2.1)  # a folder changed a moment ago is not cached
+        for what in ("first start (scan)", "later starts"):
+            started = time.perf_counter()
+            source = open_images([root])
+            rows.append((f"{count} names, {what}", f"{time.perf_counter() - started:.2f} s"))
+        assert len(source) == count
+        for method in ("fork", "forkserver"):
+            rows.append((f"growth per worker, {method}", f"{growth(source.name, count, method):.1f} MB"))
+        tuples = Tuples(source.name(i) for i in range(count))
+        rows.append(("growth per worker, fork, list of tuples", f"{growth(tuples, count, 'fork'):.1f} MB"))
+    return rows
