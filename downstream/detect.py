@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from downstream import detection_options as options
 from downstream.annotated import DetectionSet
-from downstream.detection_data import TestImages, TrainImages, grouped_batches, loader
+from downstream.detection_data import ImagesToTest, TrainImages, grouped_batches, loader
 from downstream.detection_loop import detect, step_seed, to_device, training_steps
 from downstream.detection_recipe import RECIPES, Recipe, scaling_line
 from downstream.detection_report import scores_of, table, write_pictures, write_results
@@ -140,7 +140,7 @@ def report(
     args: argparse.Namespace, recipe: Recipe, data: DetectionSet, model: nn.Module, process: Process, seconds: float
 ) -> None:
     """Test, and write what came out."""
-    images = TestImages(data.test, short_side=recipe.test_size, max_size=recipe.max_size)
+    images = ImagesToTest(data.test, short_side=recipe.test_size, max_size=recipe.max_size)
     detections = detect(model, images, process=process, workers=args.workers)
     if not process.is_main:
         return

@@ -38,7 +38,7 @@ class TrainImages(Dataset):
         return as_tensor(pixels), target
 
 
-class TestImages(Dataset):
+class ImagesToTest(Dataset):
     """Index -> (pixels (3, H, W) uint8 at the test size, index)."""
 
     def __init__(self, images: list[AnnotatedImage], *, short_side: int, max_size: int) -> None:

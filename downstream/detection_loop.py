@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from downstream.detection_data import Batch, TestImages, loader
+from downstream.detection_data import Batch, ImagesToTest, loader
 from downstream.voc_ap import Detections
 from pixpro.distributed import Process
 from pixpro.errors import UserError
@@ -61,7 +61,7 @@ def step_seed(*numbers: int) -> int:
 
 
 @torch.no_grad()
-def detect(model: nn.Module, dataset: TestImages, *, process: Process, workers: int) -> dict[str, Detections]:
+def detect(model: nn.Module, dataset: ImagesToTest, *, process: Process, workers: int) -> dict[str, Detections]:
     """Detections of all images in their own pixels, in the set's order; complete on the main process only.
 
     One image at a time, as the published numbers were made; each process takes one run of neighbours.
