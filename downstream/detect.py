@@ -17,7 +17,6 @@ import itertools
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,17 +35,17 @@ from downstream.detector import Detector, parameter_groups
 from downstream.precise_bn import precise_batchnorm
 from downstream.program import load_trunk, resumable, run_program, settings
 from pixpro import checkpoint
-from pixpro.distributed import Process, join, leave, synchronise_batchnorm
+from pixpro.distributed import Process, synchronise_batchnorm
 from pixpro.metrics import Metrics
 
 
-def main() -> None:
-    run_program(options.parse(__doc__), options.check, run)
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    return run_program(options.parse(__doc__, argv), options.check, run)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, process: Process) -> None:
     """Train, test and report; in each of the processes."""
-    process = join()
     recipe, data = options.recipe(args), options.detection_set(args)
     torch.manual_seed(args.seed)
     trunk = load_trunk(args.weights, args.arch)
@@ -66,7 +65,6 @@ def run(args: argparse.Namespace) -> None:
         finish(args, recipe, data, model, process)
         save(recipe.iterations)
     report(args, recipe, data, model, process, time.perf_counter() - started)
-    leave()
 
 
 def resume(args: argparse.Namespace, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -109,14 +107,16 @@ def train(
     batches = train_batches(args, recipe, data, process, seed=args.seed, first=first, last=recipe.iterations)
     schedule = dict(learning_rate=recipe.learning_rate, first=first, last=recipe.iterations)
     steps = training_steps(model.train(), optimizer, batches, **schedule, seed=args.seed, process=process)
-    with Metrics(args.output_dir, first, recipe.iterations) if process.is_main else nullcontext() as metrics:
-        for step, values in steps:
-            if metrics and (step % args.log_every == 0 or step == recipe.iterations):
-                metrics.write(step, values)
-                numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-                print(f"iteration {step}/{recipe.iterations}  {numbers}  ETA {metrics.eta(step)}", flush=True)
-            if step % args.save_every == 0:
-                save(step)
+    metrics = Metrics(args.output_dir, first, recipe.iterations) if process.is_main else None
+    for step, values in steps:
+        if metrics and (step % args.log_every == 0 or step == recipe.iterations):
+            metrics.write(step, values)
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            print(f"iteration {step}/{recipe.iterations}  {numbers}  ETA {metrics.eta(step)}", flush=True)
+        if step % args.save_every == 0:
+            save(step)
+    if metrics:
+        metrics.close()
 
 
 def train_batches(
@@ -154,4 +154,4 @@ def report(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,14 +11,17 @@ from downstream.detection_recipe import RECIPES, Recipe, scaled
 from downstream.detector import Detector
 from downstream.program import add_options, check_output, load_trunk, positive
 from downstream.voc import load_voc
+from pixpro.config import OneLineParser
 from pixpro.errors import UserError
 
 SPLITS = {"voc": ("voc_2007_trainval+voc_2012_trainval", "voc_2007_test"), "coco": ("train2017", "val2017")}
 
 
-def parse(manual: str) -> argparse.Namespace:
+def parse(manual: str, argv: list[str] | None) -> argparse.Namespace:
     """The command line's settings, defaults filled in."""
-    parser = argparse.ArgumentParser(description=manual, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(
+        prog="detect.py", description=manual, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     add_options(parser)
     parser.add_argument("--layout", choices=tuple(RECIPES), default="voc", help="of the data, and so the recipe")
     parser.add_argument("--train-split", help="default: VOC 2007 and 2012 trainval, or train2017; `+` joins several")
@@ -29,7 +32,7 @@ def parse(manual: str) -> argparse.Namespace:
     parser.add_argument("--regions", type=positive, help="regions per training image; default 512")
     parser.add_argument("--test-proposals", type=positive, help="proposals per test image; default 1000")
     parser.add_argument("--precise-bn", type=positive, help="batches for the last BatchNorm statistics; default 200")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     train, test = SPLITS[args.layout]
     args.train_split, args.test_split = args.train_split or train, args.test_split or test
     if args.output_dir is None:
@@ -40,7 +43,7 @@ def parse(manual: str) -> argparse.Namespace:
 def recipe(args: argparse.Namespace) -> Recipe:
     """The layout's recipe, scaled, with what the command line changes."""
     published = RECIPES[args.layout]
-    used = scaled(published, batch=args.batch_size or published.batch, scale=args.scale)
+    used = scaled(published, batch=args.batch_size, scale=args.scale)
     names = ("test_size", "max_size", "regions", "test_proposals", "precise_bn")
     changes = {name: getattr(args, name) for name in names if getattr(args, name)}
     if args.train_sizes:

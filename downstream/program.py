@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as mp
 import torchvision
 from torch import nn
 
 from pixpro import checkpoint
 from pixpro.backbone import load_backbone
 from pixpro.cores import share_cores
-from pixpro.distributed import launch
+from pixpro.distributed import Process, join, launch, leave
 from pixpro.encoder import ARCHS
 from pixpro.errors import UserError
 
@@ -31,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arch", choices=ARCHS, help="backbone; default: the checkpoint's, resnet50 with none")
     parser.add_argument("--output-dir", type=Path, help="where everything is written; default: output/NAME")
     parser.add_argument("--resume", default="", help="checkpoint to go on from, or auto: the one in the output folder")
-    parser.add_argument("--batch-size", type=positive, help="images per iteration over all processes; default 16")
+    parser.add_argument("--batch-size", type=positive, default=16, help="images per iteration, over all processes")
     parser.add_argument("--scale", type=positive_float, default=1.0, help="length of the schedule, in published ones")
     parser.add_argument("--seed", type=int, default=0, help="seed of the new layers, the order and augmentation")
     parser.add_argument("--nproc", type=positive, help="processes; default: one per GPU, or one on a CPU")
@@ -60,9 +59,9 @@ def positive_float(text: str) -> float:
 def run_program(
     args: argparse.Namespace,
     check: Callable[[argparse.Namespace], None],
-    run: Callable[[argparse.Namespace], None],
-) -> None:
-    """Check everything, then run(args) in as many processes as asked for; a mistake of the user's is one line, code 2.
+    run: Callable[[argparse.Namespace, Process], None],
+) -> int:
+    """Check everything, then run in as many processes as asked for; returns the exit code, 2 for wrong input.
 
     check must raise UserError for whatever is wrong before anything is written.
     """
@@ -71,27 +70,34 @@ def run_program(
         world_size = int(os.environ.get("WORLD_SIZE", processes))
         if torch.cuda.is_available() and processes > torch.cuda.device_count():
             raise UserError(f"--nproc {processes}, but this machine has {torch.cuda.device_count()} GPUs")
-        if args.batch_size and args.batch_size % world_size:
+        if args.batch_size % world_size:
             raise UserError(f"--batch-size {args.batch_size} cannot be shared by {world_size} processes equally")
-        if args.workers < 0:
-            args.workers = share_cores(processes, torch.cuda.is_available())[0]
         check(args)
-        if processes > 1:
-            launch(run, processes, args)
-        else:
-            run(args)
     except UserError as error:
-        fail(str(error))
-    except mp.ProcessRaisedException as error:
-        if "UserError: " not in str(error):
-            raise
-        fail(str(error).strip().rpartition("UserError: ")[2])
+        return complain(error)
+    return launch(run_process, processes, run, args) if processes > 1 else run_process(run, args)
 
 
-def fail(message: str) -> None:
-    """End the program because of wrong input."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+def run_process(run: Callable[[argparse.Namespace, Process], None], args: argparse.Namespace) -> int:
+    """Run as one process of the group; returns its exit code."""
+    try:
+        process = join()
+        workers, threads = share_cores(process.local_world_size, process.device.type == "cuda")
+        args.workers = workers if args.workers < 0 else args.workers
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(threads)
+        run(args, process)
+    except UserError as error:
+        return complain(error)
+    finally:
+        leave()
+    return 0
+
+
+def complain(error: UserError) -> int:
+    """Say in one line what is wrong; returns the exit code for wrong input."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
 
 
 def load_trunk(weights: str, arch: str | None) -> nn.Module:

@@ -1,0 +1,221 @@
+"""detect.py as a program: it trains, resumes exactly, tests on several processes, and refuses what is wrong."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.models import resnet18
+
+from downstream import detect
+from downstream.detection_recipe import RECIPES, Recipe, scaled
+from downstream.precise_bn import precise_batchnorm
+from downstream.program import load_trunk
+from pixpro.checkpoint import LAST
+from pixpro.scene_coco import write_coco
+from pixpro.scenes import write_scenes
+
+ROOT = Path(__file__).parents[1]
+SMALL = "--arch resnet18 --batch-size 2 --scale 0.00002 --train-sizes 64 80 --test-size 64 --regions 8 --workers 0"
+SMALL += " --test-proposals 5 --precise-bn 2 --log-every 1 --pictures 1"  # 4 iterations
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", 8)
+
+
+@pytest.fixture
+def program(scenes: Path) -> Callable[..., int]:
+    """Runs detect.py in this process with small settings on the sample scenes, plus the given options."""
+
+    def run(*options: object) -> int:
+        given = ["--data", scenes, "--train-split", "trainval", "--test-split", "test", "--weights", "none"]
+        return detect.main([str(word) for word in (*given, *SMALL.split(), *options)])
+
+    return run
+
+
+def state(folder: Path) -> dict:
+    return torch.load(folder / LAST, weights_only=True)
+
+
+def assert_equal(first: object, second: object) -> None:
+    """Nested states with bit-equal tensors."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_equal(first[key], second[key])
+    elif isinstance(first, list):
+        for a, b in zip(first, second, strict=True):
+            assert_equal(a, b)
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    else:
+        assert first == second
+
+
+def test_a_run_leaves_results_pictures_curves_and_a_table(program, tmp_path: Path, scenes: Path, capsys):
+    assert program("--output-dir", tmp_path / "run") == 0
+    out = capsys.readouterr().out
+    assert "linear rule: batch 16 -> 2, learning rate 0.02 -> 0.0025, iterations 24000 -> 4" in out
+    assert "PixPro, 400 epochs" in out and "60.2     83.8     67.7" in out and "none, test, 4 iterations of 2" in out
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {"AP", "AP50", "AP75"} <= results["scores"].keys() and results["recipe"]["iterations"] == 4
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4] and rows[0]["loss_classifier"] > 0
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+    (picture,) = (tmp_path / "run" / "pictures").iterdir()
+    with Image.open(picture) as drawn, Image.open(scenes / "JPEGImages" / f"{picture.stem}.jpg") as original:
+        assert drawn.size == original.size
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    program("--output-dir", tmp_path / "whole")
+
+    def stop(self: object, step: int, values: dict) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(detect.Metrics, "write", stop)
+        program("--output-dir", tmp_path / "parts", "--save-every", 2)
+    assert state(tmp_path / "parts")["step"] == 2
+    program("--output-dir", tmp_path / "parts", "--resume", "auto")
+    whole, parts = state(tmp_path / "whole"), state(tmp_path / "parts")
+    assert_equal(whole["model"], parts["model"])
+    assert_equal(whole["optimizer"], parts["optimizer"])
+    scores = [json.loads((tmp_path / name / "results.json").read_text())["scores"] for name in ("whole", "parts")]
+    assert scores[0] == scores[1]
+
+
+def test_two_processes_train_one_model_which_one_process_scores_alike(program, tmp_path: Path):
+    assert program("--output-dir", tmp_path / "run", "--nproc", 2) == 0
+    together = json.loads((tmp_path / "run" / "results.json").read_text())["scores"]
+    assert state(tmp_path / "run")["step"] == 4
+    program("--output-dir", tmp_path / "run", "--resume", "auto")
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["scores"] == together
+
+
+def test_coco_layout_is_scored_with_coco_ap(program, tmp_path: Path, scenes: Path, capsys):
+    pytest.importorskip("pycocotools")
+    coco = write_coco(scenes, tmp_path / "coco")
+    splits = ("--train-split", "train2017", "--test-split", "val2017")
+    program("--data", coco, "--layout", "coco", *splits, "--scale", 0.000003, "--output-dir", tmp_path / "run")
+    assert "no mask head" in capsys.readouterr().out
+    assert "APs" in json.loads((tmp_path / "run" / "results.json").read_text())["scores"]
+
+
+def test_the_trunk_comes_from_the_checkpoint(tmp_path: Path):
+    trunk = resnet18()
+    torch.save(trunk.state_dict(), tmp_path / "weights.pth")
+    loaded = load_trunk(str(tmp_path / "weights.pth"), None)
+    assert torch.equal(loaded.layer4[1].conv2.weight, trunk.layer4[1].conv2.weight)
+
+
+def bad_inputs() -> list:
+    """(options, what the message says)"""
+    return [
+        (["--data", "nowhere"], "no folder nowhere"),
+        (["--train-split", "nosplit"], "nosplit.txt"),
+        (["--weights", "nothing.pth"], "no checkpoint nothing.pth"),
+        (["--weights", __file__], "test_detect.py"),
+        (["--batch-size", "3", "--nproc", "2"], "cannot be shared by 2"),
+        (["--layout", "coco"], "instances_trainval.json"),
+        (["--resume", "nothing.pth.tar"], "no checkpoint at nothing.pth.tar"),
+        (["--batch-size", "0"], "above zero"),
+        (["--scale", "nan"], "above zero"),
+        (["--arch", "vgg16"], "invalid choice"),
+    ]
+
+
+@pytest.mark.parametrize(("options", "message"), bad_inputs())
+def test_wrong_input_is_one_line_code_2_and_nothing_written(program, tmp_path, capsys, options, message):
+    try:
+        code = program("--output-dir", tmp_path / "run", *options)
+    except SystemExit as end:  # argparse's way
+        code = end.code
+    assert code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line and line.startswith("error: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_is_not_overwritten_nor_resumed_with_other_settings(program, tmp_path: Path, capsys):
+    program("--output-dir", tmp_path / "run", "--scale", 0.000005)
+    before = (tmp_path / "run" / LAST).read_bytes()
+    for options, message in (((), "holds a run already"), (("--resume", "auto", "--seed", 5), "--seed 0")):
+        assert program("--output-dir", tmp_path / "run", "--scale", 0.000005, *options) == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "run" / LAST).read_bytes() == before
+
+
+def test_it_starts_from_its_own_folder_with_nothing_installed():
+    command = [sys.executable, "-I", "detect.py", "--help"]
+    shown = subprocess.run(command, cwd=ROOT / "downstream", capture_output=True, text=True)
+    assert shown.returncode == 0 and "--test-split" in shown.stdout, shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("layout", "batch", "lr", "iterations", "drops", "warmup"),
+    [
+        ("voc", 16, 0.02, 24_000, (18_000, 22_000), 100),
+        ("voc", 8, 0.01, 48_000, (36_000, 44_000), 200),
+        ("voc", 2, 0.0025, 192_000, (144_000, 176_000), 800),
+        ("coco", 16, 0.02, 90_000, (60_000, 80_000), 1000),
+        ("coco", 4, 0.005, 360_000, (240_000, 320_000), 4000),
+    ],
+)
+def test_a_smaller_batch_sees_as_many_images_with_the_rate_in_proportion(layout, batch, lr, iterations, drops, warmup):
+    used = scaled(RECIPES[layout], batch=batch, scale=1)
+    assert (used.lr, used.iterations, used.drops, used.warmup) == (pytest.approx(lr), iterations, drops, warmup)
+
+
+def test_the_rate_warms_up_linearly_and_drops_twice():
+    rate = RECIPES["voc"].learning_rate
+    steps = {0: 0.00002, 50: 0.02 * 0.5005, 100: 0.02, 17_999: 0.02, 18_000: 0.002, 21_999: 0.002, 22_000: 0.0002}
+    assert {step: rate(step) for step in steps} == pytest.approx(steps)
+
+
+def test_precise_statistics_are_those_of_all_batches_together():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.BatchNorm2d(3)).eval()
+    batches = [(torch.randn(count, 3, 5, 4) * 2 + 1,) for count in (2, 7, 4)]
+    precise_batchnorm(net, net, batches)
+    everything = torch.cat([batch for (batch,) in batches]).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(net[0].running_mean, everything.mean(1))
+    torch.testing.assert_close(net[0].running_var, everything.var(1, unbiased=False))
+    assert net[0].momentum == 0.1 and not net.training
+
+
+@pytest.mark.detectron2
+def test_schedule_and_precise_statistics_equal_those_of_detectron2():
+    pytest.importorskip("detectron2", reason="detectron2 is not on the path", exc_type=ImportError)
+    from detectron2.config import get_cfg
+    from detectron2.solver import build_lr_scheduler
+    from fvcore.nn.precise_bn import update_bn_stats
+
+    recipe: Recipe = scaled(RECIPES["voc"], batch=16, scale=0.02)
+    cfg = get_cfg()
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = recipe.lr, recipe.iterations, recipe.drops
+    cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_FACTOR = recipe.warmup, 0.001
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=recipe.lr)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    for step in range(recipe.iterations):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(recipe.learning_rate(step), rel=1e-9), step
+        optimizer.step()
+        scheduler.step()
+
+    torch.manual_seed(0)
+    ours, theirs = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train() for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    batches = [torch.randn(count, 3, 6, 6) for count in (2, 5, 3)]
+    precise_batchnorm(ours, ours, [(batch,) for batch in batches])
+    update_bn_stats(theirs, batches, num_iters=3)
+    torch.testing.assert_close(ours[1].running_mean, theirs[1].running_mean)
+    torch.testing.assert_close(ours[1].running_var, theirs[1].running_var)
