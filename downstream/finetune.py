@@ -11,7 +11,10 @@ from downstream.finetune_paths import missing_paths
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE / "configs"
-INSTALL = "`source install_packages.sh` in the project's folder puts it on the path"
+INSTALL = {
+    "torch": "`source install_packages.sh` in the project's folder makes an environment with it",
+    "detectron2": "`source install_packages.sh --detectron2` in the project's folder puts it on the path",
+}
 
 
 def main(description: str, config: str, datasets: tuple[str, ...]) -> None:
@@ -74,9 +77,9 @@ def missing(arguments: argparse.Namespace, datasets: tuple[str, ...]) -> list[st
             f"CHECKPOINT {weights}`, or name another file with MODEL.WEIGHTS"
         )
 
-    for package in ("torch", "detectron2"):
+    for package, remedy in INSTALL.items():
         if importlib.util.find_spec(package) is None:
-            problems.append(f"{package} is not installed: {INSTALL}")
+            problems.append(f"{package} is not installed: {remedy}")
             break
     return problems
 
@@ -100,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
 
         finetune_run.run(arguments)
     except ImportError as error:
-        sys.exit(failure(f"detectron2 cannot be used: {error}; {INSTALL}"))
+        sys.exit(failure(f"detectron2 cannot be used: {error}; {INSTALL['detectron2']}"))
     except UserError as error:
         sys.exit(failure(str(error)))
 
