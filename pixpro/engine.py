@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pixpro.augment import augment
 from pixpro.data import Batch, Loader
 from pixpro.model import DensePretraining
+from pixpro.prefetch import prefetch
 from pixpro.views import View
 
 
@@ -66,7 +67,7 @@ class Trainer:
         while number < last_step:
             epoch, position = divmod(number, len(loader))
             loader.set_position(epoch, position)
-            batches = iter(loader)
+            batches = prefetch(loader, self.device)
             for _ in range(position, min(len(loader), position + last_step - number)):
                 started = time.perf_counter()
                 micro_batches = [next(batches) for _ in range(self.accumulation)]
@@ -104,9 +105,9 @@ class Trainer:
         return total
 
     def loss(self, batch: Batch) -> Tensor:
-        """Colour the batch's views on the device and compare them."""
+        """Colour the views of a batch on the device, and compare them."""
         views = [
-            View(augment(view.pixels.to(self.device), colour.to(self.device)), view.box.to(self.device))
+            View(augment(view.pixels, colour), view.box)
             for view, colour in ((batch.view1, batch.colour1), (batch.view2, batch.colour2))
         ]
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
