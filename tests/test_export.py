@@ -1,5 +1,6 @@
 """Exported files load where they are meant to, with the checkpoint's features bit by bit, or are not written."""
 
+import functools
 import hashlib
 import json
 import re
@@ -38,37 +39,42 @@ def features(model: nn.Module) -> torch.Tensor:
         return nn.functional.adaptive_avg_pool2d(model.encoder.features(IMAGES)["c5"], 1).flatten(1)
 
 
-def needs(format: str) -> None:
-    if format == "safetensors":
-        pytest.importorskip("safetensors")
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """One export of the trained checkpoint in each format, made when first asked for."""
+
+    @functools.cache
+    def exported(format: str) -> Path:
+        if format == "safetensors":
+            pytest.importorskip("safetensors")
+        return export(trained[0], tmp_path_factory.mktemp(format) / "out.pth", format)
+
+    return exported
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_an_exported_backbone_has_the_checkpoints_features_bit_by_bit(trained, tmp_path, format):
-    needs(format)
-    path, model = trained
-    out = export(path, tmp_path / "out.pth", format)
+def test_an_exported_backbone_has_the_checkpoints_features_bit_by_bit(trained, exported, format):
     with torch.no_grad():
-        assert torch.equal(pixpro.load_backbone(out).eval()(IMAGES), features(model))
+        assert torch.equal(pixpro.load_backbone(exported(format)).eval()(IMAGES), features(trained[1]))
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_an_export_tells_what_it_is_and_exports_again(trained, tmp_path, format):
-    needs(format)
-    first = export(trained[0], tmp_path / "first", format)
-    second = export(first, tmp_path / "second", format)
-    for path, source in ((first, trained[0]), (second, first)):
-        checkpoint = read_checkpoint(path)
-        assert (checkpoint.arch, checkpoint.method, checkpoint.epoch) == ("resnet18", "pixpro", 12)
-        assert checkpoint.config["channels"] == "RGB" and "STRIDE_IN_1X1 False" in checkpoint.config["stride"]
-        assert checkpoint.config["checkpoint_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
-        mean = checkpoint.config["mean"]
-        assert (json.loads(mean) if isinstance(mean, str) else mean) == [0.485, 0.456, 0.406]
+def test_an_export_tells_what_it_is(trained, exported, format):
+    checkpoint = read_checkpoint(exported(format))
+    assert (checkpoint.arch, checkpoint.method, checkpoint.epoch) == ("resnet18", "pixpro", 12)
+    assert checkpoint.config["channels"] == "RGB" and "STRIDE_IN_1X1 False" in checkpoint.config["stride"]
+    assert checkpoint.config["checkpoint_sha256"] == hashlib.sha256(trained[0].read_bytes()).hexdigest()
+    mean = checkpoint.config["mean"]
+    assert (json.loads(mean) if isinstance(mean, str) else mean) == [0.485, 0.456, 0.406]
 
 
-def test_torchvision_itself_loads_the_export(trained, tmp_path):
-    out = export(trained[0], tmp_path / "out.pth")
-    state = torch.load(out, weights_only=True)
+def test_an_export_exports_again(exported, tmp_path):
+    again = read_checkpoint(export(exported("safetensors"), tmp_path / "again", "mmdet"))
+    assert (again.arch, again.method, again.epoch) == ("resnet18", "pixpro", 12)
+
+
+def test_torchvision_itself_loads_the_export(trained, exported):
+    state = torch.load(exported("torchvision"), weights_only=True)
     model = torchvision.models.resnet18(weights=None)
     assert set(model.load_state_dict(state, strict=False).missing_keys) == {"fc.weight", "fc.bias"}
     model.fc = nn.Identity()
@@ -77,24 +83,22 @@ def test_torchvision_itself_loads_the_export(trained, tmp_path):
     assert state.metadata["epoch"] == 12
 
 
-def test_timm_itself_loads_the_export(trained, tmp_path):
+def test_timm_itself_loads_the_export(trained, exported):
     timm = pytest.importorskip("timm")
-    out = export(trained[0], tmp_path / "out.pth", "timm")
-    model = timm.create_model("resnet18", num_classes=0, checkpoint_path=str(out)).eval()
+    model = timm.create_model("resnet18", num_classes=0, checkpoint_path=str(exported("timm"))).eval()
     with torch.no_grad():
         torch.testing.assert_close(model(IMAGES), features(trained[1]))
 
 
-def test_safetensors_itself_reads_the_export(trained, tmp_path):
+def test_safetensors_itself_reads_the_export(trained, exported):
     safetensors = pytest.importorskip("safetensors")
-    out = export(trained[0], tmp_path / "out.safetensors", "safetensors")
-    with safetensors.safe_open(out, framework="pt") as file:
+    with safetensors.safe_open(exported("safetensors"), framework="pt") as file:
         assert file.metadata()["arch"] == "resnet18" and file.metadata()["epoch"] == "12"
         assert torch.equal(file.get_tensor("conv1.weight"), trained[1].encoder.conv1.weight)
 
 
-def test_mmdet_finds_a_state_dict_with_its_resnets_names(trained, tmp_path):
-    contents = torch.load(export(trained[0], tmp_path / "out.pth", "mmdet"), weights_only=True)
+def test_mmdet_finds_a_state_dict_with_its_resnets_names(exported):
+    contents = torch.load(exported("mmdet"), weights_only=True)
     assert contents["meta"]["arch"] == "resnet18"
     # mmdet's ResNet of style "pytorch": torchvision's names without fc.
     names = {name for name in torchvision.models.resnet18(weights=None).state_dict() if not name.startswith("fc.")}
@@ -192,8 +196,3 @@ def test_files_that_are_no_checkpoints_are_one_line(tmp_path, capsys, content):
 def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
     assert main([str(tmp_path / "none.pth"), str(tmp_path / "out.pth")]) == 2
     assert re.fullmatch(r"error: \S*none\.pth: no such file; [^\n]+\n", capsys.readouterr().err)
-
-
-def test_hubconf_lists_what_it_needs():
-    text = (Path(__file__).parents[1] / "hubconf.py").read_text()
-    assert 'dependencies = ["torch", "torchvision"]' in text
