@@ -33,6 +33,7 @@ pytestmark = [
 CONFIGS = Path(finetune.__file__).parent / "configs"
 VOC = ("voc_2007_trainval", "voc_2012_trainval", "voc_2007_test")
 COCO = ("coco_2017_train", "coco_2017_val")
+STRIDE = "MODEL.RESNETS.STRIDE_IN_1X1"
 # Sizes that a CPU does in seconds.
 SMALL = {
     "MODEL.RESNETS.DEPTH": "18",
@@ -113,10 +114,16 @@ def test_converted_features_are_the_checkpoints_and_each_wrong_setting_is_far_of
     write_weights(path, conversion.weights, described(conversion, "resnet50"))
     pixels = scene(data)
     expected = checkpoint_features(conversion, "resnet50", pixels)
+    models = {stride: detector("voc_c4_24k", "resnet50", RGB | {STRIDE: stride}) for stride in (False, True)}
+    for model in models.values():
+        load(model, path)
     variants = {"right": RGB} | {key: RGB | {key: MSRA[key]} for key in RGB}
     for name, settings in variants.items():
-        model = detector("voc_c4_24k", "resnet50", settings)
-        load(model, path)
+        # What build_model does with these keys; building a model for each would take seconds.
+        model = models[settings[STRIDE]]
+        model.input_format = settings["INPUT.FORMAT"]
+        model.pixel_mean[:, 0, 0] = torch.tensor(settings["MODEL.PIXEL_MEAN"])
+        model.pixel_std[:, 0, 0] = torch.tensor(settings["MODEL.PIXEL_STD"])
         features = c4_features(model, pixels)
         differences = {stage: relative_difference(expected[stage], features[stage]) for stage in features}
         print(f"{name:28} " + "  ".join(f"{stage} {value:.1e}" for stage, value in differences.items()))
