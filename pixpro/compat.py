@@ -65,7 +65,7 @@ def convert(state_dict: dict[str, Tensor]) -> Conversion:
             left.append(name)
         else:
             renamed[ours] = tensor
-    added = add_zero_biases(renamed)
+    added = () if layout.biased_heads else add_zero_biases(renamed)
     return Conversion(renamed, layout.writer, layout.method, tuple(left), added)
 
 

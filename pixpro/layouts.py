@@ -20,6 +20,7 @@ class Layout(NamedTuple):
     method: str
     signs: tuple[str, ...]
     rules: dict[str, str]
+    biased_heads: bool = True  # False: the first convolution of a head has no bias
 
 
 def sequential(theirs: str, ours: str) -> dict[str, str]:
@@ -30,7 +31,14 @@ def sequential(theirs: str, ours: str) -> dict[str, str]:
 OURS = Layout(
     "pixpro",
     "pixpro",
-    ("encoder.projector.", "encoder.neck.", "momentum_encoder.projector.", "propagation.", "instance."),
+    (
+        "encoder.projector.",
+        "encoder.instance_projector.",
+        "encoder.neck.",
+        "momentum_encoder.",
+        "propagation.",
+        "instance.",
+    ),
     {name: name for name in ("encoder.", "momentum_encoder.", "propagation.", "instance.")},
 )
 
@@ -43,18 +51,19 @@ CONRADRY = {
 
 # In order: the first whose signs appear is the writer.
 LAYOUTS = (
-    OURS,
     Layout(
         "conradry/pixpro-with-weights",
         "pixpro",
         ("ppm.transform.3.",),
         {**CONRADRY, **sequential("ppm.transform.", "propagation.transform.")},
+        biased_heads=False,
     ),
     Layout(
         "conradry/pixpro-with-weights",
         "pixpro",
         ("encoder.backbone.", "mom_encoder."),
         {**CONRADRY, "ppm.transform.0.": "propagation.transform."},
+        biased_heads=False,
     ),
     Layout(
         "Sungman-Cho/Propagate-Yourself-Pytorch",
@@ -76,16 +85,19 @@ LAYOUTS = (
         "DenseCL", "densecl", ("encoder_q.0.conv1.",), {"encoder_q.0.": "encoder.", "encoder_k.0.": "momentum_encoder."}
     ),
     Layout("MoCo", "moco", ("encoder_q.",), {"encoder_q.": "encoder.", "encoder_k.": "momentum_encoder."}),
+    OURS,
     Layout(
         "zdaxie/PixPro",
         "pixpro",
         (
             "encoder_k.",
             "projector.linear",
+            "projector.bn1.",
             "projector_k.",
+            "projector_instance",
             "value_transform.",
             "predictor.linear",
-            "projector_instance",
+            "predictor.bn1.",
         ),
         {
             "encoder.": "encoder.",
@@ -99,9 +111,9 @@ LAYOUTS = (
         },
     ),
     Layout("SimSiam", "simsiam", ("encoder.fc.",), {"encoder.": "encoder."}),
-    Layout("a trunk under encoder.", "unknown", ("encoder.conv1.",), {"encoder.": "encoder."}),
-    Layout("a trunk under backbone.", "unknown", ("backbone.conv1.",), {"backbone.": "encoder."}),
-    Layout("torchvision names", "unknown", ("conv1.", "layer1."), {"": "encoder."}),
+    Layout("a trunk under encoder.", "unknown", ("encoder.",), {"encoder.": "encoder."}),
+    Layout("a trunk under backbone.", "unknown", ("backbone.",), {"backbone.": "encoder."}),
+    Layout("torchvision names", "unknown", ("conv1.", "bn1.", "layer"), {"": "encoder."}),
 )
 
 

@@ -114,6 +114,15 @@ def test_our_own_names_stay_as_they_are(method):
     assert account.left == account.added == ()
 
 
+def test_any_part_of_an_official_state_dict_gets_the_names_of_the_whole():
+    with torch.device("meta"):
+        whole = foreign.Official(2, instance=True).state_dict()
+    ours = dict(zip(whole, to_pixpro(whole), strict=True))
+    for name, tensor in whole.items():
+        assert list(to_pixpro({f"module.{name}": tensor})) == [ours[name]]
+        assert list(to_pixpro({ours[name]: tensor})) == [ours[name]]
+
+
 def test_dtypes_and_values_are_untouched():
     original = randomised(foreign.Official).state_dict()
     converted = to_pixpro(original)
