@@ -16,27 +16,26 @@ import dataclasses
 import itertools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from downstream import detection_options as options
 from downstream.annotated import DetectionSet
 from downstream.detection_data import ImagesToTest, TrainImages, grouped_batches, loader
-from downstream.detection_loop import detect, step_seed, to_device, training_steps
+from downstream.detection_inference import detect
 from downstream.detection_recipe import RECIPES, Recipe, scaling_line
 from downstream.detection_report import scores_of, table, write_pictures, write_results
 from downstream.detector import Detector, parameter_groups
 from downstream.precise_bn import precise_batchnorm
-from downstream.program import load_trunk, resumable, run_program, settings
+from downstream.program import load_trunk, peak_memory, run_program, settings
+from downstream.training import Batch, resume, save, step_seed, to_device, train
 from pixpro import checkpoint
 from pixpro.distributed import Process, synchronise_batchnorm
-from pixpro.metrics import Metrics
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,70 +57,19 @@ def run(args: argparse.Namespace, process: Process) -> None:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         print(scaling_line(RECIPES[args.layout], recipe, args.scale), flush=True)
         print(f"{len(data.train)} training images, {len(data.test)} test images, {len(data.class_names)} classes")
-    save = saver(args, model, optimizer, process)
     started = time.perf_counter()
     if first < recipe.iterations:
-        train(args, recipe, data, model, optimizer, first, process, save)
+        batches = train_batches(args, recipe, data, process, seed=args.seed, first=first, last=recipe.iterations)
+        span = dict(first=first, last=recipe.iterations)
+        train(args, model, optimizer, batches, learning_rate=recipe.learning_rate, **span, process=process)
         finish(args, recipe, data, model, process)
-        save(recipe.iterations)
+        save(args, model, optimizer, recipe.iterations, process)
     report(args, recipe, data, model, process, time.perf_counter() - started)
-
-
-def resume(args: argparse.Namespace, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Iterations that are done: 0, or those of the checkpoint that --resume names, whose state is loaded."""
-    path = checkpoint.find(args.resume, args.output_dir) if args.resume else None
-    if path is None:
-        return 0
-    state = resumable(path, args)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
-
-
-def saver(
-    args: argparse.Namespace, model: nn.Module, optimizer: torch.optim.Optimizer, process: Process
-) -> Callable[[int], None]:
-    """A function that writes the checkpoint after so many iterations, in the main process."""
-
-    def save(step: int) -> None:
-        if process.is_main:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-            checkpoint.save(args.output_dir / checkpoint.LAST, {**state, "config": settings(args)})
-
-    return save
-
-
-def train(
-    args: argparse.Namespace,
-    recipe: Recipe,
-    data: DetectionSet,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    first: int,
-    process: Process,
-    save: Callable[[int], None],
-) -> None:
-    """Iterations first.. of the recipe, with metrics and checkpoints."""
-    if process.world_size > 1:
-        model = DistributedDataParallel(model, broadcast_buffers=False)
-    batches = train_batches(args, recipe, data, process, seed=args.seed, first=first, last=recipe.iterations)
-    schedule = dict(learning_rate=recipe.learning_rate, first=first, last=recipe.iterations)
-    steps = training_steps(model.train(), optimizer, batches, **schedule, seed=args.seed, process=process)
-    metrics = Metrics(args.output_dir, first, recipe.iterations) if process.is_main else None
-    for step, values in steps:
-        if metrics and (step % args.log_every == 0 or step == recipe.iterations):
-            metrics.write(step, values)
-            numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-            print(f"iteration {step}/{recipe.iterations}  {numbers}  ETA {metrics.eta(step)}", flush=True)
-        if step % args.save_every == 0:
-            save(step)
-    if metrics:
-        metrics.close()
 
 
 def train_batches(
     args: argparse.Namespace, recipe: Recipe, data: DetectionSet, process: Process, *, seed: int, first: int, last: int
-):
+) -> Iterator[Batch]:
     """This process's batches number first..last - 1 of the stream that belongs to the seed."""
     dataset = TrainImages(data.train, short_sides=recipe.train_sizes, max_size=recipe.max_size, seed=seed)
     share = dict(batch=recipe.batch // process.world_size, rank=process.rank, world_size=process.world_size)
@@ -147,7 +95,8 @@ def report(
     scores = scores_of(data, detections)
     write_pictures(args.output_dir / "pictures", data.test[: args.pictures], detections, data.class_names)
     facts = {"settings": settings(args), "recipe": dataclasses.asdict(recipe), "torch": torch.__version__}
-    write_results(args.output_dir / "results.json", {"scores": scores, "seconds": round(seconds), **facts})
+    cost = {"seconds": round(seconds), "memory_gib": round(peak_memory(process), 2), "processes": process.world_size}
+    write_results(args.output_dir / "results.json", {"scores": scores, **cost, **facts})
     label = f"{Path(args.weights).name}, {args.test_split}, {recipe.iterations} iterations of {recipe.batch}"
     print(table(args.layout, label, scores))
     print(f"wrote {args.output_dir}/results.json, pictures/, {checkpoint.LAST}, metrics.jsonl")

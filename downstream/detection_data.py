@@ -12,8 +12,6 @@ from downstream.annotated import AnnotatedImage
 from pixpro.decode import BadImage, decode
 from pixpro.errors import UserError
 
-Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
-
 
 class TrainImages(Dataset):
     """(position in the run, index of the image) -> (pixels, target), augmented by a function of the position."""
@@ -101,8 +99,8 @@ def grouped_batches(
             position += 1
 
 
-def loader(dataset: Dataset, batches: Iterator[list], workers: int) -> Iterator[Batch]:
-    """Batches as (images, targets), read by worker processes; their errors arrive as they were raised."""
+def loader(dataset: Dataset, batches: Iterator[list], workers: int) -> Iterator[tuple[list, ...]]:
+    """Batches as lists, one of each part of the samples, read by worker processes; their errors arrive unchanged."""
     read = iter(DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=transposed))
     while True:
         try:

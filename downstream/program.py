@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,13 @@ def load_trunk(weights: str, arch: str | None) -> nn.Module:
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings as plain types, for the checkpoint and the results."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
+def peak_memory(process: Process) -> float:
+    """Most memory held so far, in GiB: the GPU's, or on a CPU this process's."""
+    if process.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def check_output(args: argparse.Namespace) -> None:

@@ -1,5 +1,7 @@
 """detect.py as a program: it trains, resumes exactly, tests on several processes, and refuses what is wrong."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from downstream.detection_recipe import RECIPES, Recipe, scaled
 from downstream.precise_bn import precise_batchnorm
 from downstream.program import load_trunk
 from pixpro.checkpoint import LAST
+from pixpro.metrics import Metrics
 from pixpro.scene_coco import write_coco
 from pixpro.scenes import write_scenes
 
@@ -41,6 +44,16 @@ def program(scenes: Path) -> Callable[..., int]:
     return run
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> tuple[Path, str]:
+    """A folder with a finished run of 4 iterations, and what was printed."""
+    folder, printed = tmp_path_factory.mktemp("finished") / "run", io.StringIO()
+    given = ["--data", scenes, "--train-split", "trainval", "--test-split", "test", "--weights", "none"]
+    with contextlib.redirect_stdout(printed):
+        assert detect.main([str(word) for word in (*given, *SMALL.split(), "--output-dir", folder)]) == 0
+    return folder, printed.getvalue()
+
+
 def state(folder: Path) -> dict:
     return torch.load(folder / LAST, weights_only=True)
 
@@ -60,45 +73,44 @@ def assert_equal(first: object, second: object) -> None:
         assert first == second
 
 
-def test_a_run_leaves_results_pictures_curves_and_a_table(program, tmp_path: Path, scenes: Path, capsys):
-    assert program("--output-dir", tmp_path / "run") == 0
-    out = capsys.readouterr().out
+def test_a_run_leaves_results_pictures_curves_and_a_table(finished: tuple[Path, str], scenes: Path):
+    folder, out = finished
     assert "linear rule: batch 16 -> 2, learning rate 0.02 -> 0.0025, iterations 24000 -> 4" in out
     assert "PixPro, 400 epochs" in out and "60.2     83.8     67.7" in out and "none, test, 4 iterations of 2" in out
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
     assert {"AP", "AP50", "AP75"} <= results["scores"].keys() and results["recipe"]["iterations"] == 4
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4] and rows[0]["loss_classifier"] > 0
-    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
-    (picture,) = (tmp_path / "run" / "pictures").iterdir()
+    assert list((folder).glob("events.out.tfevents.*"))
+    (picture,) = (folder / "pictures").iterdir()
     with Image.open(picture) as drawn, Image.open(scenes / "JPEGImages" / f"{picture.stem}.jpg") as original:
         assert drawn.size == original.size
 
 
-def test_an_interrupted_run_resumes_to_the_same_bits(program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    program("--output-dir", tmp_path / "whole")
+def test_an_interrupted_run_resumes_to_the_same_bits(program, finished, tmp_path: Path, monkeypatch):
 
     def stop(self: object, step: int, values: dict) -> None:
         if step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(detect.Metrics, "write", stop)
+        patch.setattr(Metrics, "write", stop)
         program("--output-dir", tmp_path / "parts", "--save-every", 2)
     assert state(tmp_path / "parts")["step"] == 2
     program("--output-dir", tmp_path / "parts", "--resume", "auto")
-    whole, parts = state(tmp_path / "whole"), state(tmp_path / "parts")
+    whole, parts = state(finished[0]), state(tmp_path / "parts")
     assert_equal(whole["model"], parts["model"])
     assert_equal(whole["optimizer"], parts["optimizer"])
-    scores = [json.loads((tmp_path / name / "results.json").read_text())["scores"] for name in ("whole", "parts")]
+    scores = [json.loads((run / "results.json").read_text())["scores"] for run in (finished[0], tmp_path / "parts")]
     assert scores[0] == scores[1]
 
 
 def test_two_processes_train_one_model_which_one_process_scores_alike(program, tmp_path: Path):
-    assert program("--output-dir", tmp_path / "run", "--nproc", 2) == 0
+    short = ("--output-dir", tmp_path / "run", "--scale", 0.00001)
+    assert program(*short, "--nproc", 2) == 0
     together = json.loads((tmp_path / "run" / "results.json").read_text())["scores"]
-    assert state(tmp_path / "run")["step"] == 4
-    program("--output-dir", tmp_path / "run", "--resume", "auto")
+    assert state(tmp_path / "run")["step"] == 2
+    assert program(*short, "--resume", "auto") == 0
     assert json.loads((tmp_path / "run" / "results.json").read_text())["scores"] == together
 
 
@@ -146,13 +158,12 @@ def test_wrong_input_is_one_line_code_2_and_nothing_written(program, tmp_path, c
     assert not (tmp_path / "run").exists()
 
 
-def test_a_finished_run_is_not_overwritten_nor_resumed_with_other_settings(program, tmp_path: Path, capsys):
-    program("--output-dir", tmp_path / "run", "--scale", 0.000005)
-    before = (tmp_path / "run" / LAST).read_bytes()
+def test_a_finished_run_is_not_overwritten_nor_resumed_with_other_settings(program, finished, capsys):
+    before = (finished[0] / LAST).read_bytes()
     for options, message in (((), "holds a run already"), (("--resume", "auto", "--seed", 5), "--seed 0")):
-        assert program("--output-dir", tmp_path / "run", "--scale", 0.000005, *options) == 2
+        assert program("--output-dir", finished[0], *options) == 2
         assert message in capsys.readouterr().err
-    assert (tmp_path / "run" / LAST).read_bytes() == before
+    assert (finished[0] / LAST).read_bytes() == before
 
 
 def test_it_starts_from_its_own_folder_with_nothing_installed():

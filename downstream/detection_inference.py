@@ -1,0 +1,40 @@
+"""A trained detector over all test images, shared out among the processes -> detections in the images' own pixels."""
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from downstream.detection_data import ImagesToTest, loader
+from downstream.voc_ap import Detections
+from pixpro.distributed import Process
+
+
+@torch.no_grad()
+def detect(model: nn.Module, dataset: ImagesToTest, *, process: Process, workers: int) -> dict[str, Detections]:
+    """Detections of all images in their own pixels, in the set's order; complete on the main process only.
+
+    One image at a time, as the published numbers were made; each process takes one run of neighbours.
+    """
+    model.eval()
+    share = -(-len(dataset) // process.world_size)
+    mine = range(len(dataset))[process.rank * share : (process.rank + 1) * share]
+    found: dict[str, Detections] = {}
+    for (pixels,), (index,) in loader(dataset, iter([[index] for index in mine]), workers):
+        image = dataset.images[index]
+        (result,) = model([pixels.to(process.device)])
+        size = torch.tensor([image.width, image.height] * 2, dtype=torch.float32)
+        ratio = size / torch.tensor([pixels.shape[2], pixels.shape[1]] * 2)
+        boxes = torch.minimum((result["boxes"].cpu() * ratio).clamp(min=0), size)
+        found[image.image_id] = Detections(
+            boxes.numpy(), result["scores"].cpu().numpy(), result["labels"].cpu().numpy()
+        )
+    return gathered(found, process)
+
+
+def gathered(found: dict[str, Detections], process: Process) -> dict[str, Detections]:
+    """The processes' parts joined in the order of their ranks, on the main process; {} elsewhere."""
+    if process.world_size == 1:
+        return found
+    parts: list | None = [None] * process.world_size if process.is_main else None
+    dist.gather_object(found, parts)
+    return {image_id: result for part in parts or [] for image_id, result in part.items()}
