@@ -21,12 +21,12 @@ class Conversion(NamedTuple):
 
     weights: dict[str, np.ndarray]
     trunk: dict[str, Tensor]
-    neck: dict[str, Tensor]  # empty without a pyramid
+    neck: dict[str, Tensor]  # the whole pyramid, of which the untrained blocks have no weights; empty without one
     left_out: Counter[str]  # what is neither: module -> number of tensors
 
 
 def convert(state_dict: dict[str, Tensor], arch: str) -> Conversion:
-    """The trunk and neck of the online encoder; every other key is counted in `left_out`.
+    """The trunk and trained neck of the online encoder; every other key is counted in `left_out`.
 
     Raises UserError if one of them is incomplete, has foreign tensors or shapes, or is not finite.
     """
@@ -38,8 +38,9 @@ def convert(state_dict: dict[str, Tensor], arch: str) -> Conversion:
     if neck:
         check_pyramid(neck, arch)
     weights = {trunk_name(key): as_array(tensor) for key, tensor in trunk.items()}
-    weights |= {pyramid_name(key): as_array(tensor) for key, tensor in neck.items()}
-    used = {f"encoder.{key}" for key in trunk} | {f"{NECK}{key}" for key in neck}
+    pyramid = trained_blocks(neck)
+    weights |= {pyramid_name(key): as_array(tensor) for key, tensor in pyramid.items()}
+    used = {f"encoder.{key}" for key in trunk} | {f"{NECK}{key}" for key in pyramid}
     return Conversion(dict(sorted(weights.items())), trunk, neck, Counter(map(module_of, state_dict.keys() - used)))
 
 
@@ -55,6 +56,13 @@ def as_array(tensor: Tensor) -> np.ndarray:
     return np.array((tensor.float() if tensor.is_floating_point() else tensor).numpy())
 
 
+def trained_blocks(neck: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The neck without blocks whose BatchNorm has counted no batch: pre-training left those as initialised."""
+    counters = {key: count for key, count in neck.items() if key.endswith(".num_batches_tracked")}
+    idle = {key.removesuffix("1.num_batches_tracked") for key, count in counters.items() if count == 0}
+    return {key: tensor for key, tensor in neck.items() if not key.startswith(tuple(idle))}
+
+
 def build_pyramid(arch: str, neck: dict[str, Tensor]) -> FeaturePyramidNetwork:
     """An untrained pyramid over the arch's C2 to C5 with the neck's width, and norms if the neck has them."""
     norm = torch.nn.BatchNorm2d if any(key.endswith("running_mean") for key in neck) else None
@@ -64,12 +72,14 @@ def build_pyramid(arch: str, neck: dict[str, Tensor]) -> FeaturePyramidNetwork:
 
 def neck_channels(neck: dict[str, Tensor]) -> int:
     """Channels of every pyramid level; 0 without a neck."""
-    kernel = neck.get("inner_blocks.0.0.weight")
+    kernel = neck.get("inner_blocks.3.0.weight")  # the one that every level needs
     return 0 if kernel is None else kernel.shape[0]
 
 
 def check_pyramid(neck: dict[str, Tensor], arch: str) -> None:
     """Raise UserError unless the neck is a whole, finite pyramid over the arch's C2 to C5."""
+    if not neck_channels(neck):
+        raise UserError("not a whole feature pyramid: its convolution on C5, inner_blocks.3.0.weight, is missing")
     with torch.device("meta"):
         expected = {key: tensor.shape for key, tensor in build_pyramid(arch, neck).state_dict().items()}
     wrong = [key for key in expected | neck if key not in neck or expected.get(key) != neck[key].shape]
@@ -90,5 +100,5 @@ def described(conversion: Conversion, arch: str) -> dict[str, Any]:
         "pixel_mean": list(RGB_MEAN),
         "pixel_std": list(RGB_STD),
         "stride_in_1x1": False,
-        "fpn_channels": neck_channels(conversion.neck),
+        "fpn_channels": neck_channels(trained_blocks(conversion.neck)),
     }

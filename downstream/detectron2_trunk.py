@@ -66,14 +66,20 @@ def trunk_features(
 
 
 def pyramid_features(weights: Weights, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """p2 to p5 of detectron2's FPN on the trunk's res2 to res5; follows detectron2/modeling/backbone/fpn.py."""
+    """The levels of p5 to p2 that the weights can make, of detectron2's FPN on the trunk's res2 to res5.
+
+    Follows detectron2/modeling/backbone/fpn.py.
+    """
     pyramid = {}
     above = None
     for level in (5, 4, 3, 2):
+        if f"fpn_lateral{level}.weight" not in weights:
+            break
         merged = conv_norm(features[f"res{level}"], weights, f"fpn_lateral{level}")
         if above is not None:
             merged = merged + F.interpolate(above, scale_factor=2.0, mode="nearest")
-        pyramid[f"p{level}"] = conv_norm(merged, weights, f"fpn_output{level}")
+        if f"fpn_output{level}.weight" in weights:
+            pyramid[f"p{level}"] = conv_norm(merged, weights, f"fpn_output{level}")
         above = merged
     return pyramid
 

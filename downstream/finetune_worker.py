@@ -87,10 +87,10 @@ def check_loaded(model: dict[str, Tensor], file: WeightsFile) -> int:
     if file.writer.startswith("MSRA"):
         arrays, _ = convert_c2_detectron_names(arrays)
         optional = ("num_batches_tracked", "running_mean", "running_var")  # may be folded into weight and bias
-    has_pyramid = any(name.startswith("fpn_") for name in arrays)
     trunk = {match[1]: tensor for name, tensor in model.items() if (match := TRUNK.fullmatch(name))}
-    if not has_pyramid:
-        trunk = {name: tensor for name, tensor in trunk.items() if not name.startswith("fpn_")}
+    # A pyramid may be absent from the file, whole or in blocks that were not trained; detectron2 initialises those.
+    blocks = {name.split(".")[0] for name in arrays}
+    trunk = {name: tensor for name, tensor in trunk.items() if name[:3] != "fpn" or name.split(".")[0] in blocks}
     needed = {name for name in trunk if name in arrays or not name.endswith(optional)}
     wrong = [name for name in sorted(needed) if name not in arrays or not torch.equal(trunk[name].cpu(), arrays[name])]
     if wrong or not needed:

@@ -26,7 +26,7 @@ def probe_image() -> Tensor:
 
 @torch.no_grad()
 def checkpoint_features(conversion: Conversion, arch: str, pixels: Tensor) -> dict[str, Tensor]:
-    """res2 to res5, and p2 to p5 with a neck, of torchvision's modules with the checkpoint's weights.
+    """res2 to res5, and the trained levels of a neck, of torchvision's modules with the checkpoint's weights.
 
     pixels: (B, 3, H, W), RGB, 0..255, float64.
     """
@@ -42,7 +42,10 @@ def checkpoint_features(conversion: Conversion, arch: str, pixels: Tensor) -> di
         pyramid = build_pyramid(arch, conversion.neck).eval()
         pyramid.load_state_dict({**pyramid.state_dict(), **conversion.neck})
         levels = pyramid.to(pixels.dtype)(dict(features))
-        features |= {f"p{name[3]}": level for name, level in levels.items()}
+        levels = {f"p{name[3]}": level for name, level in levels.items()}
+        features |= {
+            name: level for name, level in levels.items() if f"fpn_output{name[1]}.weight" in conversion.weights
+        }
     return features
 
 

@@ -18,7 +18,7 @@ from downstream.detectron2_names import SHAPES, pyramid_name, trunk_name
 from downstream.detectron2_trunk import relative_difference, trunk_features
 from downstream.verification import checkpoint_features, probe_image, verify
 from downstream.weights_file import RGB_MEAN, RGB_STD, read_weights, write_weights
-from pixpro.encoder import ARCHS
+from pixpro.encoder import ARCHS, Encoder
 from pixpro.errors import UserError
 from tests.trunks import encoder_of, neck_of, state_dict_of, write_checkpoint
 
@@ -204,6 +204,20 @@ def test_a_pyramid_is_converted_and_verified_with_its_trunk(tmp_path, small):
     assert differences.keys() == {"res2", "res3", "res4", "res5", "p2", "p3", "p4", "p5"}
     assert max(differences.values()) < 1e-10
     assert read_weights(path).expected["MODEL.FPN.OUT_CHANNELS"] == 16
+
+
+def test_pyramid_blocks_that_pre_training_left_alone_are_left_out(tmp_path):
+    encoder = Encoder("resnet18", 8, 8, neck="fpn", levels=(3, 4))
+    encoder(torch.randn(2, 3, 64, 64))
+    state_dict = {f"encoder.{key}": tensor for key, tensor in encoder.state_dict().items()}
+    conversion = convert(state_dict, "resnet18")
+    modules = {name.split(".")[0] for name in conversion.weights if name.startswith("fpn")}
+    assert modules == {"fpn_lateral3", "fpn_lateral4", "fpn_lateral5", "fpn_output3", "fpn_output4"}
+    assert conversion.left_out["encoder.neck"] == 3 * 6
+    path = tmp_path / "out.pkl"
+    write_weights(path, conversion.weights, described(conversion, "resnet18"))
+    differences = verify(path, conversion, "resnet18")
+    assert differences.keys() == {"res2", "res3", "res4", "res5", "p3", "p4"} and max(differences.values()) < 1e-10
 
 
 @pytest.mark.parametrize("key", ["inner_blocks.3.0.weight", "layer_blocks.0.1.running_mean"])

@@ -47,6 +47,7 @@ def neck_of(channels: list[int], width: int = 16) -> dict[str, Tensor]:
             nn.init.normal_(module.bias)
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2)
+            module.num_batches_tracked.fill_(1)
     return {f"encoder.neck.{key}": tensor for key, tensor in pyramid.state_dict().items()}
 
 
