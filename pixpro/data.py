@@ -6,12 +6,14 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+import torch
 from torch.utils.data import DataLoader
 
 from pixpro.decode import BadImage, decode
 from pixpro.errors import UserError
+from pixpro.gpu_decode import EncodedSamples, Finished
 from pixpro.images import Images
 from pixpro.order import MicroBatches
 from pixpro.samples import Batch, NothingReadable, Samples
@@ -29,10 +31,11 @@ class Loader:
     bad_files: what was wrong with each bad file met so far, by name; all were replaced.
     """
 
-    def __init__(self, source: Images, order: MicroBatches, batches: DataLoader, max_bad: float) -> None:
-        self.source, self.order, self.max_bad = source, order, max_bad
+    def __init__(
+        self, source: Images, order: MicroBatches, batches: Iterable[Batch], workers: int, max_bad: float
+    ) -> None:
+        self.source, self.order, self.workers, self.max_bad = source, order, workers, max_bad
         self.bad_files: dict[str, str] = {}
-        self.workers = batches.num_workers
         self._batches = batches
         self._bad: set[int] = set()
 
@@ -118,6 +121,7 @@ def make_loader(
     crop_min: float = 0.08,
     max_bad: float = 0.01,
     pin_memory: bool = False,
+    decode_on: torch.device | None = None,
     start_method: str | None = None,
 ) -> Loader:
     """A loader of this rank's micro-batches.
@@ -125,14 +129,17 @@ def make_loader(
     batch_size: images per optimizer step, over all ranks and accumulation steps.
     crop_min: smallest crop as a share of the image's area.
     max_bad: largest share of unreadable files that is replaced without stopping.
+    decode_on: a CUDA device whose nvJPEG decodes, for machines with few cores (gpu_decode.py); None: the workers do.
     start_method: how workers start (fork, forkserver, spawn); None is Python's default.
     Raises UserError when the batch does not fit the data set or cannot be shared out.
     """
     if seed < 0:
         raise UserError(f"seed {seed} is negative; expected 0 or more")
     order = MicroBatches(len(source), batch_size, rank, world_size, accumulation, seed)
-    batches = DataLoader(
-        Samples(source, seed, image_size, distance, (crop_min, 1.0)),
+    kind = Samples if decode_on is None else EncodedSamples
+    samples = kind(source, seed, image_size, distance, (crop_min, 1.0))
+    batches: Iterable = DataLoader(
+        samples,
         batch_sampler=order,
         num_workers=workers,
         collate_fn=_as_it_is,
@@ -141,7 +148,9 @@ def make_loader(
         worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
         multiprocessing_context=start_method if workers else None,
     )
-    return Loader(source, order, batches, max_bad)
+    if decode_on is not None:
+        batches = Finished(batches, samples, decode_on)
+    return Loader(source, order, batches, workers, max_bad)
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -1,17 +1,18 @@
 """(epoch, index) -> the two views of an image, drawn from nothing else; runs in the workers."""
 
 import random
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from pixpro.augment import draw_colour
+from pixpro.augment import Colour, draw_colour
 from pixpro.decode import BadImage, decode
 from pixpro.images import Images
 from pixpro.order import Key
-from pixpro.views import Distance, View, crop_box, crop_pixels, draw_crop
+from pixpro.views import Crop, Distance, View, crop_box, crop_pixels, draw_crop
 
 REPLACEMENTS = 20  # at 1 % bad files, all of them are bad once in 1e40 samples: then the images are gone
 
@@ -46,22 +47,19 @@ class Samples(Dataset):
         self.distance, self.scale = distance, scale
 
     def __getitems__(self, keys: list[Key]) -> Batch:
-        size, count = self.image_size, len(keys)
-        pixels = _empty_for_transfer(2, count, size, size, 3)
+        size = self.image_size
+        pixels = _empty_for_transfer(2, len(keys), size, size, 3)
         boxes, colours = [([], []) for _ in range(2)]
         replaced = []
         for place, (epoch, index) in enumerate(keys):
             image, other = self.load(epoch, index)
             replaced.append(other)
-            height, width = image.shape[1:]
-            for view in range(2):
-                rng = generator(self.seed, epoch, index, view)
-                crop = draw_crop(rng, height, width, self.scale)
-                flip = rng.random() < 0.5
-                pixels[view, place] = crop_pixels(image, crop, flip, size)
-                boxes[view].append(crop_box(crop, height, width, flip, self.distance))
-                colours[view].append(draw_colour(rng, view))
-        views = [View(pixels[view].permute(0, 3, 1, 2), torch.tensor(boxes[view])) for view in range(2)]
+            for role in range(2):
+                crop, flip, box, colour = self.draw(epoch, index, role, *image.shape[1:])
+                pixels[role, place] = crop_pixels(image, crop, flip, size)
+                boxes[role].append(box)
+                colours[role].append(colour)
+        views = [View(pixels[role].permute(0, 3, 1, 2), torch.tensor(boxes[role])) for role in range(2)]
         return Batch(
             *views,
             *(torch.tensor(colour) for colour in colours),
@@ -69,8 +67,17 @@ class Samples(Dataset):
             replaced=torch.tensor(replaced),
         )
 
-    def load(self, epoch: int, index: int) -> tuple[Tensor, bool]:
-        """Pixels of an image, or of one drawn in its place when its file is bad, and whether that happened."""
+    def draw(
+        self, epoch: int, index: int, role: int, height: int, width: int
+    ) -> tuple[Crop, bool, list[float], Colour]:
+        """Crop, flip, box and colours of one view (role 0 or 1) of an image of this size."""
+        rng = generator(self.seed, epoch, index, role)
+        crop = draw_crop(rng, height, width, self.scale)
+        flip = rng.random() < 0.5
+        return crop, flip, crop_box(crop, height, width, flip, self.distance), draw_colour(rng, role)
+
+    def load(self, epoch: int, index: int, decode: Callable[[bytes], Tensor] = decode) -> tuple[Tensor, bool]:
+        """What `decode` makes of an image, or of one drawn in its place if its file is bad, and whether it was."""
         rng = None
         chosen = index
         for _ in range(REPLACEMENTS):

@@ -1,0 +1,133 @@
+"""The other half of the pipeline when the GPU decodes (nvJPEG): workers only read and draw, the device crops.
+
+For machines with fewer than about three cores per GPU. nvJPEG rounds colours differently from libjpeg-turbo, so views
+differ by a few 8-bit levels from those of the workers; crops, boxes and colours are the same.
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from pixpro.decode import MAX_PIXELS, BadImage, check_size, decode, jpeg_header
+from pixpro.order import Key
+from pixpro.samples import Batch, Samples
+from pixpro.views import View
+
+
+class Encoded(NamedTuple):
+    """A micro-batch whose images are still encoded where the device can decode them."""
+
+    data: Tensor  # bytes of all images, one after the other
+    ends: Tensor  # (B,) where each ends
+    sizes: Tensor  # (B, 2) height and width
+    decoded: Tensor  # (B,) bool: these bytes are pixels (3, H, W) already
+    crops: Tensor  # (2, B, 4) top, left, height, width of both views
+    flips: Tensor  # (2, B) bool
+    boxes: Tensor  # (2, B, 4)
+    colours: Tensor  # (2, B, 8)
+    keys: Tensor  # (B, 2) epoch, index
+    replaced: Tensor  # (B,) bool
+
+
+class EncodedSamples(Samples):
+    """Micro-batches by their keys, with plain JPEG files as they are and everything else decoded."""
+
+    def __getitems__(self, keys: list[Key]) -> Encoded:
+        loaded = [self.load(*key, decode=size_of) for key in keys]
+        parts = [data for (data, *_), _ in loaded]
+        sizes = [size for (_, size, _), _ in loaded]
+        drawn = [[self.draw(*key, role, *size) for key, size in zip(keys, sizes, strict=True)] for role in range(2)]
+        crops, flips, boxes, colours = (torch.tensor([[d[i] for d in view] for view in drawn]) for i in range(4))
+        return Encoded(
+            torch.cat(parts),
+            torch.tensor([len(part) for part in parts]).cumsum(0),
+            torch.tensor(sizes),
+            torch.tensor([is_decoded for (_, _, is_decoded), _ in loaded]),
+            crops,
+            flips,
+            boxes,
+            colours,
+            torch.tensor(keys),
+            torch.tensor([replaced for _, replaced in loaded]),
+        )
+
+
+def size_of(data: bytes) -> tuple[Tensor, tuple[int, int], bool]:
+    """(bytes, (height, width), whether they are pixels already); raises BadImage like `decode`."""
+    if data[:2] == b"\xff\xd8":
+        (width, height), channels = jpeg_header(data)
+        check_size((width, height), MAX_PIXELS)
+        if channels in (1, 3) and upright(data):
+            return torch.frombuffer(bytearray(data), dtype=torch.uint8), (height, width), False
+    pixels = decode(data)
+    return pixels.flatten(), (pixels.shape[1], pixels.shape[2]), True
+
+
+def upright(data: bytes) -> bool:
+    """Whether a JPEG needs no turning."""
+    if b"Exif\0\0" not in data[: 2**16 + 32]:
+        return True
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return image.getexif().get(0x0112, 1) == 1
+    except Exception:  # damaged; `decode` will say how
+        return False
+
+
+class Finished:
+    """Iterates over encoded micro-batches, decoded and cropped on the device."""
+
+    def __init__(self, batches: Iterable[Encoded], samples: EncodedSamples, device: torch.device) -> None:
+        self.batches, self.samples, self.device = batches, samples, device
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            yield finish(batch, self.samples, self.device)
+
+
+def finish(batch: Encoded, samples: Samples, device: torch.device) -> Batch:
+    """The views of an encoded micro-batch, on the device.
+
+    If the device cannot decode one of the files, the CPU makes the whole micro-batch, replacements included.
+    """
+    try:
+        images = decode_on(batch, device)
+    except (BadImage, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        return Samples.__getitems__(samples, [tuple(key) for key in batch.keys.tolist()])
+    views = []
+    for crops, flips, boxes in zip(batch.crops.tolist(), batch.flips.tolist(), batch.boxes, strict=True):
+        pixels = [crop_on_device(*sample, samples.image_size) for sample in zip(images, crops, flips, strict=True)]
+        views.append(View(torch.stack(pixels).contiguous(memory_format=torch.channels_last), boxes))
+    return Batch(*views, *batch.colours, batch.keys[:, 1], batch.replaced)
+
+
+def decode_on(batch: Encoded, device: torch.device) -> list[Tensor]:
+    """The images (3, H, W) uint8 on the device, of the sizes that their headers announced."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    parts = batch.data.tensor_split(batch.ends[:-1])
+    sizes, decoded = batch.sizes.tolist(), batch.decoded.tolist()
+    encoded = [part for part, done in zip(parts, decoded, strict=True) if not done]
+    fresh = iter(decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device) if encoded else [])
+    images = [
+        part.view(3, *size).to(device) if done else next(fresh)
+        for part, size, done in zip(parts, sizes, decoded, strict=True)
+    ]
+    if any(list(image.shape[1:]) != size for image, size in zip(images, sizes, strict=True)):
+        raise BadImage("an image of another size than its header announced")
+    return images
+
+
+def crop_on_device(image: Tensor, crop: list[int], flip: bool, size: int) -> Tensor:
+    """`views.crop_pixels` for any device, (3, size, size) uint8."""
+    top, left, h, w = crop
+    pixels = image[None, :, top : top + h, left : left + w].float()
+    resized = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+    return (resized.flip(2) if flip else resized).round_().clamp_(0, 255).to(torch.uint8)
