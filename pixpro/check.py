@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pixpro.bad_files import printable
 from pixpro.cores import available_cores
-from pixpro.data import printable
 from pixpro.decode import BadImage, decode
 from pixpro.errors import UserError
 from pixpro.geometry import positive_pairs

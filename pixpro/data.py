@@ -1,8 +1,6 @@
 """The loader: images -> micro-batches of two views, the same whatever the number of workers and ranks, resumable."""
 
 import functools
-import logging
-import math
 import os
 import signal
 import threading
@@ -11,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch.utils.data import DataLoader
 
-from pixpro.decode import BadImage, decode
+from pixpro.bad_files import BadFiles, printable
 from pixpro.errors import UserError
 from pixpro.gpu_decode import EncodedSamples, Finished
 from pixpro.images import Images
@@ -21,23 +19,23 @@ from pixpro.views import Distance
 
 __all__ = ["Batch", "Loader", "make_loader"]
 
-LOG = logging.getLogger(__name__)
-LISTED = 20  # bad files named in the message that stops a run
-
 
 class Loader:
     """Iterates over this rank's micro-batches from the position set to the end of that epoch.
 
-    bad_files: what was wrong with each bad file met so far, by name; all were replaced.
+    bad_files: what is wrong with each bad file met so far, by name; others were taken in their place.
     """
 
     def __init__(
         self, source: Images, order: MicroBatches, batches: Iterable[Batch], workers: int, max_bad: float
     ) -> None:
-        self.source, self.order, self.workers, self.max_bad = source, order, workers, max_bad
-        self.bad_files: dict[str, str] = {}
+        self.source, self.order, self.workers = source, order, workers
+        self._bad = BadFiles(source, max_bad)
         self._batches = batches
-        self._bad: set[int] = set()
+
+    @property
+    def bad_files(self) -> dict[str, str]:
+        return self._bad.reasons
 
     def __len__(self) -> int:
         """Global steps in an epoch; each is `accumulation` micro-batches."""
@@ -56,7 +54,7 @@ class Loader:
                 if batch.replaced.any():
                     found = batch.index[batch.replaced].tolist()
                     bad += len(found)
-                    self._note(found, seen, bad)
+                    self._bad.note(found, seen, bad)
                 yield batch
         except NothingReadable as error:
             name = str(error).rsplit("NothingReadable: ", 1)[-1].strip()
@@ -70,41 +68,6 @@ class Loader:
                 f"a data worker died ({str(error).splitlines()[0][:120]}); most often memory or /dev/shm is full: "
                 "give the machine or container more, or use fewer --workers"
             ) from None
-
-    def _note(self, found: list[int], seen: int, bad: int) -> None:
-        """Name new bad files; raise UserError when they are too many."""
-        for index in found:
-            if index in self._bad:
-                continue
-            self._bad.add(index)
-            name, reason = printable(self.source.name(index)), why_bad(self.source, index)
-            self.bad_files[name] = reason
-            LOG.warning("bad image file, another one is used in its place: %s (%s)", name, reason)
-        # Of a part of the data only a rate is known; five standard deviations above the limit are no accident.
-        expected = self.max_bad * seen
-        if len(self._bad) > self.max_bad * len(self.source) or bad > expected + 5 * math.sqrt(expected) + 5:
-            listed = "; ".join(f"{name} ({reason})" for name, reason in list(self.bad_files.items())[:LISTED])
-            more = len(self.bad_files) - LISTED
-            raise UserError(
-                f"{len(self._bad)} bad image files of {len(self.source)}, more than the allowed share of "
-                f"{self.max_bad:g}: {listed}{f'; and {more} more' if more > 0 else ''}; "
-                "remove or repair them, or allow more with --max_bad"
-            )
-
-
-def why_bad(source: Images, index: int) -> str:
-    """What is wrong with a file."""
-    try:
-        decode(source.read(index))
-    except BadImage as error:
-        return str(error)
-    return "could not be read a moment ago, can be now"
-
-
-def printable(name: str) -> str:
-    """A file name that is safe in a log line: control characters and undecodable bytes are escaped."""
-    name = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def make_loader(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import re
 import signal
 import threading
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from pixpro.data import Loader, make_loader, printable
+from pixpro.bad_files import BadFiles, printable
+from pixpro.data import Loader, make_loader
 from pixpro.decode import BadImage
 from pixpro.errors import UserError
 from pixpro.images import decode, open_images
@@ -239,16 +241,43 @@ def test_exactly_the_allowed_share_goes_on(damaged):
     assert all(len(epoch_of(loader, epoch)) == 5 for epoch in range(3))
 
 
-def test_a_rank_stops_soon_in_a_large_data_set(damaged):
-    """Distinct files alone would take 4000 of them; the rate tells within the first hundreds of samples."""
-    loader = loader_of(damaged[0])
-    loader.source = type("Large", (), {"__len__": lambda self: 400_000, "name": str, "read": lambda self, i: b""})()
-    seen = 0
+class Unreadable:
+    """A large data set without a readable file."""
+
+    def __len__(self) -> int:
+        return 400_000
+
+    def name(self, i: int) -> str:
+        return f"{i}.jpg"
+
+    def read(self, i: int) -> bytes:
+        return b""
+
+
+def test_a_rank_that_sees_a_part_of_a_large_data_set_stops_soon():
+    """By number alone it would take 4000 bad files; the rate tells within the first hundreds of samples."""
+    bad, found = BadFiles(Unreadable(), max_bad=0.01), 0
     with pytest.raises(UserError, match="bad image files of 400000"):
-        for _ in range(1000):
-            seen += 50
-            loader._note([seen], seen, seen // 20)  # 5 % bad
-    assert seen < 1000
+        for seen in range(20, 1000, 20):  # one in twenty
+            found += 1
+            bad.note([seen], seen, found)
+    assert 10 < found < 50
+
+
+def test_a_long_list_is_cut_short():
+    with pytest.raises(UserError, match="30 bad image files of 400000, .*19.jpg .*; and 10 more; ") as error:
+        BadFiles(Unreadable(), max_bad=0).note(list(range(30)), 30, 30)
+    assert "20.jpg" not in str(error.value)
+
+
+def test_the_allowed_rate_is_no_reason_to_stop():
+    rng = random.Random(0)
+    for _ in range(20):
+        bad, found = BadFiles(Unreadable(), max_bad=0.01), 0
+        for seen in range(1, 3000):
+            if rng.random() < 0.01:
+                found += 1
+                bad.note([seen], seen, found)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
