@@ -28,11 +28,11 @@ from downstream import detection_options as options
 from downstream.annotated import DetectionSet
 from downstream.detection_data import ImagesToTest, TrainImages, grouped_batches, loader
 from downstream.detection_inference import detect
-from downstream.detection_recipe import RECIPES, Recipe, scaling_line
 from downstream.detection_report import scores_of, table, write_pictures, write_results
 from downstream.detector import Detector, parameter_groups
 from downstream.precise_bn import precise_batchnorm
 from downstream.program import load_trunk, peak_memory, run_program, settings
+from downstream.recipes import RECIPES, Recipe, scaling_line
 from downstream.training import Batch, resume, save, step_seed, to_device, train
 from pixpro import checkpoint
 from pixpro.distributed import Process, synchronise_batchnorm

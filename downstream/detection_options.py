@@ -7,9 +7,9 @@ from pathlib import Path
 
 from downstream.annotated import DetectionSet
 from downstream.coco import load_coco, require_pycocotools
-from downstream.detection_recipe import RECIPES, Recipe, scaled
 from downstream.detector import Detector
 from downstream.program import add_options, check_output, load_trunk, positive
+from downstream.recipes import RECIPES, Recipe, scaled
 from downstream.voc import load_voc
 from pixpro.config import OneLineParser
 from pixpro.errors import UserError

@@ -15,9 +15,9 @@ from torch import nn
 from torchvision.models import resnet18
 
 from downstream import detect
-from downstream.detection_recipe import RECIPES, Recipe, scaled
 from downstream.precise_bn import precise_batchnorm
 from downstream.program import load_trunk
+from downstream.recipes import RECIPES, Recipe, scaled
 from pixpro.checkpoint import LAST
 from pixpro.metrics import Metrics
 from pixpro.scene_coco import write_coco

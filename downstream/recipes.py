@@ -36,6 +36,13 @@ RECIPES = {
     "coco": Recipe(90_000, (60_000, 80_000), 1000, tuple(range(640, 801, 32)), 800),
 }
 
+# MoCo's transfer test (arXiv:1911.05722), whose FCN this is; train_sizes is the side of the crops. Its learning rates
+# and the drops at 70 % and 90 % are as remembered, not checked against its text.
+SEGMENTATION_RECIPES = {
+    "voc": Recipe(30_000, (21_000, 27_000), 0, (513,), 0, lr=0.003),
+    "cityscapes": Recipe(90_000, (63_000, 81_000), 0, (769,), 0, lr=0.01),
+}
+
 
 def scaled(recipe: Recipe, *, batch: int, scale: float) -> Recipe:
     """The recipe for `batch` images per iteration: lr in proportion, as many images seen; then `scale` times as long.

@@ -1,0 +1,127 @@
+#!/usr/bin/env python
+"""Fine-tune a pre-trained trunk for semantic segmentation, on torch alone: FCN with stride 16, scored by mIoU.
+
+    python segment.py --data DATA --weights CHECKPOINT                           VOC2012 train -> val, 30k iterations
+    python segment.py --data CITYSCAPES --layout cityscapes --weights CHECKPOINT     train -> val, 90k iterations
+    python segment.py --data DATA --weights CHECKPOINT --batch-size 4            another batch: the schedule is scaled
+    python segment.py --data VOC --train-split trainval --test-split test --num-classes 9 --weights none --arch resnet18
+
+CHECKPOINT is whatever pixpro.load_backbone reads; `none` is a trunk at random. It uses every GPU of the machine
+(--nproc for fewer, or for processes on a CPU), or runs under torchrun. docs/detect.md says where the settings are from.
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from functools import lru_cache
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from downstream.detection_data import loader
+from downstream.detection_report import write_results
+from downstream.detector import parameter_groups
+from downstream.program import add_options, check_output, load_trunk, peak_memory, positive, run_program, settings
+from downstream.recipes import SEGMENTATION_RECIPES, Recipe, scaled, scaling_line
+from downstream.segmentation_data import TrainCrops, WholeImages, shuffled_batches
+from downstream.segmentation_net import FCN
+from downstream.segmentation_scores import confusion, mean_iou, table, write_masks
+from downstream.segmentation_sets import SegmentationSet, load_cityscapes, load_voc_masks
+from downstream.training import resume, save, train
+from pixpro import checkpoint
+from pixpro.config import OneLineParser
+from pixpro.distributed import Process, synchronise_batchnorm
+from pixpro.errors import UserError
+
+SPLITS = {"voc": ("VOC2012/train", "VOC2012/val"), "cityscapes": ("train", "val")}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    return run_program(parse(argv), check, run)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line's settings, defaults filled in."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = OneLineParser(prog="segment.py", description=__doc__, formatter_class=form, allow_abbrev=False)
+    add_options(parser)
+    parser.add_argument("--layout", choices=tuple(SPLITS), default="voc", help="of the data, and so the recipe")
+    parser.add_argument("--train-split", help="default: VOC2012/train, or train; FOLDER/SPLIT or SPLIT")
+    parser.add_argument("--test-split", help="default: VOC2012/val, or val")
+    parser.add_argument("--num-classes", type=positive, help="with the background; default 21 in VOC's layout")
+    parser.add_argument("--crop", type=positive, help="side of the training crops; default 513, Cityscapes 769")
+    args = parser.parse_args(argv)
+    train_split, test_split = SPLITS[args.layout]
+    args.train_split, args.test_split = args.train_split or train_split, args.test_split or test_split
+    if args.output_dir is None:
+        args.output_dir = Path("output") / f"segment_{args.layout}_{Path(args.weights).stem}_seed{args.seed}"
+    return args
+
+
+def check(args: argparse.Namespace) -> None:
+    """UserError for whatever is wrong, before anything is written."""
+    if not args.data.is_dir():
+        raise UserError(f"no folder {args.data}; --data expects a data set in the layout of {args.layout}")
+    FCN(load_trunk(args.weights, args.arch), load(args).num_classes)
+    check_output(args)
+
+
+def load(args: argparse.Namespace) -> SegmentationSet:
+    """The images, masks and classes."""
+    return _load(args.layout, args.data, args.train_split, args.test_split, args.num_classes)
+
+
+@lru_cache(maxsize=1)
+def _load(layout: str, *where: object) -> SegmentationSet:
+    return {"voc": load_voc_masks, "cityscapes": load_cityscapes}[layout](*where)
+
+
+def run(args: argparse.Namespace, process: Process) -> None:
+    """Train, test and report; in each of the processes."""
+    published = SEGMENTATION_RECIPES[args.layout]
+    recipe, data = scaled(published, batch=args.batch_size, scale=args.scale), load(args)
+    torch.manual_seed(args.seed)
+    model = FCN(load_trunk(args.weights, args.arch), data.num_classes)
+    model = synchronise_batchnorm(model, process).to(process.device)
+    optimizer = torch.optim.SGD(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, momentum=recipe.momentum)
+    first = resume(args, model, optimizer)
+    if process.is_main:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        print(scaling_line(published, recipe, args.scale), flush=True)
+        print(f"{len(data.train)} training images, {len(data.test)} test images, {data.num_classes} classes")
+    started = time.perf_counter()
+    if first < recipe.iterations:
+        share = dict(batch=recipe.batch // process.world_size, rank=process.rank, world_size=process.world_size)
+        order = shuffled_batches(len(data.train), seed=args.seed, **share)
+        crops = TrainCrops(data, crop=args.crop or recipe.train_sizes[0], seed=args.seed)
+        batches = loader(crops, itertools.islice(order, first, recipe.iterations), args.workers)
+        span = dict(first=first, last=recipe.iterations)
+        train(args, model, optimizer, batches, learning_rate=recipe.learning_rate, **span, process=process)
+        save(args, model, optimizer, recipe.iterations, process)
+    report(args, recipe, data, model, process, time.perf_counter() - started)
+
+
+def report(
+    args: argparse.Namespace, recipe: Recipe, data: SegmentationSet, model: FCN, process: Process, seconds: float
+) -> None:
+    """Test, and write what came out."""
+    images = WholeImages(data)
+    matrix = confusion(model, images, process=process, workers=args.workers, classes=data.num_classes)
+    if not process.is_main:
+        return
+    scores = mean_iou(matrix)
+    write_masks(args.output_dir / "pictures", model, images, args.pictures, process)
+    cost = {"seconds": round(seconds), "memory_gib": round(peak_memory(process), 2), "processes": process.world_size}
+    facts = {"scores": scores, **cost, "settings": settings(args), "torch": torch.__version__}
+    write_results(args.output_dir / "results.json", facts)
+    label = f"{Path(args.weights).name}, {args.test_split}, {recipe.iterations} iterations of {recipe.batch}"
+    print(table(args.layout, label, scores))
+    print(f"wrote {args.output_dir}/results.json, pictures/, {checkpoint.LAST}, metrics.jsonl")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Image and mask files -> training crops, scaled and flipped together, and whole test images."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from downstream.detection_data import as_tensor
+from downstream.segmentation_net import VOID
+from downstream.segmentation_sets import MaskedImage, SegmentationSet
+from pixpro.decode import MAX_PIXELS, BadImage, decode
+from pixpro.errors import UserError
+
+PADDING = (124, 116, 104)  # ImageNet's mean colour: zero after normalisation
+
+
+class TrainCrops(Dataset):
+    """(position in the run, index) -> (pixels (3, S, S) uint8, {mask: (S, S) uint8}), a function of the position."""
+
+    def __init__(self, data: SegmentationSet, *, crop: int, seed: int) -> None:
+        self.data, self.crop, self.seed = data, crop, seed
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The image scaled by 0.5 to 2, cropped (padded where it is too small), flipped in half the cases."""
+        position, index = item
+        random = np.random.default_rng((self.seed, position))
+        pixels, mask = read_pair(self.data.train[index], self.data)
+        scale = random.uniform(0.5, 2.0)
+        size = tuple(max(1, round(side * scale)) for side in (pixels.shape[1], pixels.shape[0]))
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+        missing = [max(0, self.crop - side) for side in mask.shape]
+        canvas = np.empty((mask.shape[0] + missing[0], mask.shape[1] + missing[1], 3), np.uint8)
+        canvas[:] = PADDING
+        canvas[: mask.shape[0], : mask.shape[1]] = pixels
+        mask = np.pad(mask, ((0, missing[0]), (0, missing[1])), constant_values=VOID)
+        top, left = (int(random.integers(side - self.crop + 1)) for side in mask.shape)
+        pixels = canvas[top : top + self.crop, left : left + self.crop]
+        mask = mask[top : top + self.crop, left : left + self.crop]
+        if random.random() < 0.5:
+            pixels, mask = pixels[:, ::-1], mask[:, ::-1]
+        return as_tensor(pixels), {"mask": torch.from_numpy(np.ascontiguousarray(mask))}
+
+
+class WholeImages(Dataset):
+    """Index -> (pixels (3, H, W) uint8, mask (H, W) uint8) of a test image."""
+
+    def __init__(self, data: SegmentationSet) -> None:
+        self.data = data
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        pixels, mask = read_pair(self.data.test[index], self.data)
+        return as_tensor(pixels), torch.from_numpy(np.ascontiguousarray(mask))
+
+
+def read_pair(pair: MaskedImage, data: SegmentationSet) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (H, W, 3) and classes (H, W), uint8; UserError for damaged files or pairs that do not fit."""
+    try:
+        pixels = decode(pair.image.read_bytes()).permute(1, 2, 0).numpy()
+    except (BadImage, OSError) as error:
+        raise UserError(f"{pair.image} cannot be read: {error}") from error
+    try:
+        with Image.open(io.BytesIO(pair.mask.read_bytes()), formats=["PNG"]) as image:
+            if image.width * image.height > MAX_PIXELS or image.mode not in ("P", "L"):
+                raise ValueError(f"{image.width}x{image.height}, mode {image.mode}")
+            values = np.array(image)
+    except Exception as error:  # Pillow raises almost anything for damaged data
+        raise UserError(f"{pair.mask} is no mask: expected a PNG of one byte per pixel ({error})") from error
+    if values.shape != pixels.shape[:2]:
+        raise UserError(f"{pair.mask} is {values.shape[::-1]}, its image {pixels.shape[1::-1]}; expected the same size")
+    classes = data.classes[values]
+    if (classes < 0).any():
+        strange = values[classes < 0].max()
+        raise UserError(
+            f"{pair.mask} has the value {strange}; expected 0 to {data.num_classes - 1} or 255: --num-classes"
+        )
+    return np.ascontiguousarray(pixels), classes.astype(np.uint8)
+
+
+def shuffled_batches(count: int, *, batch: int, seed: int, rank: int, world_size: int) -> Iterator[list[tuple]]:
+    """Endless batches of (position, index) for one process, from one shuffled stream that all processes share."""
+    random = np.random.default_rng(seed)
+    stream = enumerate(index for _ in iter(int, 1) for index in random.permutation(count).tolist())
+    mine = (item for item in stream if item[0] % world_size == rank)
+    while True:
+        yield [next(mine) for _ in range(batch)]

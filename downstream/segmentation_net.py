@@ -1,0 +1,64 @@
+"""The segmentation network: any torchvision ResNet trunk -> FCN with stride 16, the field's transfer test (MoCo's)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import ResNet
+
+from downstream.detector import PIXEL_MEAN, PIXEL_STD
+from pixpro.errors import UserError
+
+VOID = 255  # pixels that neither train nor count
+
+
+class FCN(nn.Module):
+    """Images -> scores per pixel; in training images + masks -> the loss."""
+
+    def __init__(self, trunk: ResNet, num_classes: int) -> None:
+        """trunk: its layer4 is dilated in place, its fc dropped; num_classes: the background, where it is one, too."""
+        super().__init__()
+        if not isinstance(trunk, ResNet):
+            raise UserError(f"the backbone is a {type(trunk).__name__}, this FCN needs a torchvision ResNet (--arch)")
+        dilate(trunk.layer4)
+        stem = (trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool)
+        self.backbone = nn.Sequential(*stem, trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4)
+        channels = [m for m in trunk.layer4.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
+        self.head = nn.Sequential(*conv_norm(channels, 256), *conv_norm(256, 256), nn.Conv2d(256, num_classes, 1))
+        for module in self.head.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | Tensor:
+        """The loss by name in training, else scores (B, classes, H, W).
+
+        images: (3, H, W) each, all of one size, RGB in 0..255; targets: `mask` (H, W) uint8, 255 is void.
+        """
+        batch = (torch.stack(images) - self.pixel_mean) / self.pixel_std
+        scores = F.interpolate(self.head(self.backbone(batch)), batch.shape[2:], mode="bilinear", align_corners=False)
+        if not self.training:
+            return scores
+        return {"loss_pixels": pixel_loss(scores, torch.stack([target["mask"] for target in targets]))}
+
+
+def pixel_loss(scores: Tensor, masks: Tensor) -> Tensor:
+    """Mean cross-entropy of the pixels that are not void; 0 when all are. scores (B, C, H, W), masks (B, H, W)."""
+    total = F.cross_entropy(scores, masks.long(), ignore_index=VOID, reduction="sum")
+    return total / (masks != VOID).sum().clamp(min=1)
+
+
+def dilate(layer4: nn.Module) -> None:
+    """Stride 1 instead of 2 in layer4, and dilation 2 in its 3 x 3 convolutions: twice the resolution, same reach."""
+    for module in layer4.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+            if module.kernel_size == (3, 3):
+                module.dilation = module.padding = (2, 2)
+
+
+def conv_norm(channels: int, out: int) -> tuple[nn.Module, ...]:
+    """A 3 x 3 convolution with dilation 6, BatchNorm and ReLU."""
+    return nn.Conv2d(channels, out, 3, padding=6, dilation=6, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)

@@ -1,0 +1,71 @@
+"""A trained FCN over all test images -> confusion matrix -> mIoU; and pictures of what it sees."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import Tensor, nn
+
+from downstream.detection_data import loader
+from downstream.segmentation_data import WholeImages
+from downstream.segmentation_net import VOID
+from pixpro.distributed import Process
+from pixpro.scene_files import voc_palette
+
+
+@torch.no_grad()
+def confusion(model: nn.Module, data: WholeImages, *, process: Process, workers: int, classes: int) -> Tensor:
+    """(classes, classes) int64: pixels by true class (rows) and predicted class, void left out; over all processes."""
+    model.eval()
+    total = torch.zeros(classes, classes, dtype=torch.int64, device=process.device)
+    mine = range(process.rank, len(data.data.test), process.world_size)
+    for (pixels,), (mask,) in loader(data, iter([[index] for index in mine]), workers):
+        predicted = model([pixels.to(process.device)])[0].argmax(dim=0)
+        total += count_pairs(mask.to(process.device), predicted, classes)
+    if process.world_size > 1:
+        dist.all_reduce(total)
+    return total.cpu()
+
+
+def count_pairs(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """(classes, classes) int64: how many pixels have this true and that predicted class; truth 255 is left out."""
+    counted = truth != VOID
+    pairs = truth[counted].long() * classes + predicted[counted].long()
+    return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def mean_iou(matrix: Tensor) -> dict[str, float]:
+    """mIoU over the classes that occur in truth or prediction, pixel accuracy, and IoU/CLASS, in percent."""
+    matrix = matrix.double()
+    union = matrix.sum(0) + matrix.sum(1) - matrix.diag()
+    occurs = union > 0
+    iou = 100 * matrix.diag() / union.clamp(min=1)
+    scores = {
+        "mIoU": iou[occurs].mean().item() if occurs.any() else 0.0,
+        "pixel accuracy": (100 * matrix.diag().sum() / matrix.sum().clamp(min=1)).item(),
+    }
+    return scores | {f"IoU/{label}": iou[label].item() for label in occurs.nonzero().flatten().tolist()}
+
+
+@torch.no_grad()
+def write_masks(folder: Path, model: nn.Module, data: WholeImages, count: int, process: Process) -> None:
+    """One PNG per test image: the image, the true mask and the predicted one side by side, in VOC's colours."""
+    folder.mkdir(exist_ok=True)
+    palette = np.array(voc_palette(), np.uint8).reshape(256, 3)
+    model.eval()
+    for index, pair in enumerate(data.data.test[:count]):
+        pixels, mask = data[index]
+        predicted = model([pixels.to(process.device)])[0].argmax(dim=0).cpu()
+        panels = [pixels.permute(1, 2, 0).numpy(), palette[mask.numpy()], palette[predicted.numpy()]]
+        Image.fromarray(np.concatenate(panels, axis=1)).save(folder / f"{pair.name}.png")
+
+
+def table(layout: str, label: str, scores: Mapping[str, float]) -> str:
+    """This run's mIoU below what is published for its layout."""
+    published = {"cityscapes": "published: PixPro, 400 epochs, Cityscapes val   77.2\n"}
+    width = max(len(label) + 10, 46)
+    known = published.get(layout, "published: none known to this project for this layout\n")
+    return f"{'mean IoU':>{width + 8}}\n{known}{f'this run: {label}':{width}}{scores['mIoU']:8.1f}"
