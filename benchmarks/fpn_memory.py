@@ -1,0 +1,68 @@
+"""Peak memory of a training step on the CPU for choices of pyramid levels: table on stdout.
+
+    python benchmarks/fpn_memory.py --batch 32 --levels none 5 4,5 3,4,5 2,3,4,5
+
+Each row is a process of its own: one step of PixPro (forward, backward, LARS, momentum update) in float32 on random
+images; "start" is the process before the model is built, "peak" the most it ever held (ru_maxrss), both in GiB.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from pixpro.model import PixPro
+from pixpro.optim import LARS, parameter_groups
+from pixpro.views import View
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held resident so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def one_step(arch: str, hidden_dim: int, size: int, batch: int, levels: str) -> None:
+    """Run a step and print the memory before it and at its peak."""
+    start = peak_gib()
+    neck = {} if levels == "none" else {"neck": "fpn", "levels": [int(level) for level in levels.split(",")]}
+    model = PixPro(arch, hidden_dim=hidden_dim, **neck).to(memory_format=torch.channels_last)
+    optimizer = LARS(parameter_groups(model, 1e-5), lr=1.0)
+    views = []
+    for _ in range(2):
+        corners = torch.rand(batch, 2) * 0.4
+        views.append(View(torch.randn(batch, 3, size, size), torch.cat((corners, corners + 0.5), dim=1)))
+    model(*views).backward()
+    optimizer.step()
+    model.update_momentum(0.99)
+    print(f"| {levels:10} | {batch:5} | {start:5.2f} | {peak_gib():5.2f} |", flush=True)
+
+
+def main() -> None:
+    """Run one child process per choice of levels."""
+    parser = argparse.ArgumentParser(description="Peak memory of a step with a feature pyramid, on the CPU.")
+    parser.add_argument("--levels", nargs="+", default=["none", "5", "4,5", "3,4,5", "2,3,4,5"], metavar="L,L")
+    parser.add_argument("--arch", default="resnet50")
+    parser.add_argument("--hidden_dim", type=int, default=4096)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        return one_step(args.arch, args.hidden_dim, args.size, args.batch, args.levels[0])
+    print(f"{args.arch}, hidden {args.hidden_dim}, {args.size} px, torch {torch.__version__}\n")
+    print("| levels     | batch | start | peak  |\n|---|---|---|---|", flush=True)
+    shared = ["--arch", args.arch, "--hidden_dim", args.hidden_dim, "--size", args.size, "--batch", args.batch]
+    for levels in args.levels:
+        command = [sys.executable, __file__, "--child", "--levels", levels, *map(str, shared)]
+        if subprocess.run(command).returncode != 0:
+            print(f"| {levels:10} | {args.batch:5} | failed: out of memory? |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
