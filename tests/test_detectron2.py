@@ -14,6 +14,7 @@ from downstream import finetune
 from downstream.conversion import build_pyramid, convert, described
 from downstream.detectron2_names import SHAPES, trunk_name
 from downstream.detectron2_trunk import relative_difference
+from downstream.feature_parity import RIGHT, WRONG, c4_features, c4_model
 from downstream.verification import checkpoint_features
 from downstream.weights_file import read_weights, shape_settings, write_weights
 from pixpro.errors import UserError
@@ -33,7 +34,6 @@ pytestmark = [
 CONFIGS = Path(finetune.__file__).parent / "configs"
 VOC = ("voc_2007_trainval", "voc_2012_trainval", "voc_2007_test")
 COCO = ("coco_2017_train", "coco_2017_val")
-STRIDE = "MODEL.RESNETS.STRIDE_IN_1X1"
 # Sizes that a CPU does in seconds.
 SMALL = {
     "MODEL.RESNETS.DEPTH": "18",
@@ -97,33 +97,20 @@ def load(model, path):
     DetectionCheckpointer(model).load(str(path))
 
 
-@torch.no_grad()
-def c4_features(model, pixels):
-    """res4 of the backbone and res5 of the heads, before the extra norm, for an RGB image as detectron2 gets it."""
-    image = pixels[0].flip(0) if model.input_format == "BGR" else pixels[0]
-    res4 = model.backbone(model.preprocess_image([{"image": image}]).tensor)["res4"]
-    res5 = res4
-    for name, module in model.roi_heads.res5.named_children():
-        res5 = res5 if name == "norm" else module(res5)
-    return {"res4": res4, "res5": res5}
-
-
 def test_converted_features_are_the_checkpoints_and_each_wrong_setting_is_far_off(data, tmp_path):
     conversion = convert(encoder_of("resnet50"), "resnet50")
     path = tmp_path / "resnet50.pkl"
     write_weights(path, conversion.weights, described(conversion, "resnet50"))
     pixels = scene(data)
     expected = checkpoint_features(conversion, "resnet50", pixels)
-    models = {stride: detector("voc_c4_24k", "resnet50", RGB | {STRIDE: stride}) for stride in (False, True)}
-    for model in models.values():
-        load(model, path)
-    variants = {"right": RGB} | {key: RGB | {key: MSRA[key]} for key in RGB}
-    for name, settings in variants.items():
+    models = {stride: c4_model("resnet50", path, **(RIGHT | {"stride_in_1x1": stride})) for stride in (False, True)}
+    for name, change in {"right": {}, **WRONG}.items():
+        settings = RIGHT | change
         # What build_model does with these keys; building a model for each would take seconds.
-        model = models[settings[STRIDE]]
-        model.input_format = settings["INPUT.FORMAT"]
-        model.pixel_mean[:, 0, 0] = torch.tensor(settings["MODEL.PIXEL_MEAN"])
-        model.pixel_std[:, 0, 0] = torch.tensor(settings["MODEL.PIXEL_STD"])
+        model = models[settings["stride_in_1x1"]]
+        model.input_format = settings["pixel_format"]
+        model.pixel_mean[:, 0, 0] = torch.tensor(settings["pixel_mean"])
+        model.pixel_std[:, 0, 0] = torch.tensor(settings["pixel_std"])
         features = c4_features(model, pixels)
         differences = {stage: relative_difference(expected[stage], features[stage]) for stage in features}
         print(f"{name:28} " + "  ".join(f"{stage} {value:.1e}" for stage, value in differences.items()))

@@ -1,0 +1,115 @@
+#!/usr/bin/env python
+"""Checkpoint and photograph -> how far detectron2's features are from the checkpoint's, settings right and wrong.
+
+    python feature_parity.py CHECKPOINT IMAGE
+
+Prints ||difference|| / ||features|| of res4 (backbone) and res5 (heads, before the extra norm) of detectron2's C4
+model with the converted weights: as configured here, and with one input setting at a time taken from the MSRA
+baseline. Needs detectron2.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from downstream.conversion import convert, described
+from downstream.detectron2_names import SHAPES
+from downstream.detectron2_trunk import relative_difference
+from downstream.verification import checkpoint_features
+from downstream.weights_file import RGB_MEAN, RGB_STD, shape_settings, write_weights
+from pixpro.compat import read_checkpoint
+from pixpro.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parent / "configs"
+RIGHT = {"pixel_format": "RGB", "pixel_mean": RGB_MEAN, "pixel_std": RGB_STD, "stride_in_1x1": False}
+WRONG = {
+    "BGR": {"pixel_format": "BGR"},
+    "Caffe's mean (for BGR)": {"pixel_mean": RGB_MEAN[::-1]},
+    "std 1": {"pixel_std": (1.0, 1.0, 1.0)},
+    "stride in the 1x1": {"stride_in_1x1": True},
+}
+WRONG["all four: MSRA's settings"] = {key: value for change in WRONG.values() for key, value in change.items()}
+
+
+def c4_model(
+    arch: str,
+    weights: Path,
+    *,
+    pixel_format: str,
+    pixel_mean: tuple[float, ...],
+    pixel_std: tuple[float, ...],
+    stride_in_1x1: bool,
+) -> nn.Module:
+    """detectron2's C4 detector with the converted weights, on the CPU, in evaluation mode."""
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+
+    from downstream import roi_heads  # noqa: F401  registers the head
+
+    cfg = get_cfg()
+    cfg.merge_from_file(str(CONFIGS / "voc_c4_24k.yaml"))
+    settings = shape_settings(SHAPES[arch]) | {
+        "INPUT.FORMAT": pixel_format,
+        "MODEL.PIXEL_MEAN": pixel_mean,
+        "MODEL.PIXEL_STD": pixel_std,
+        "MODEL.RESNETS.STRIDE_IN_1X1": stride_in_1x1,
+        "MODEL.DEVICE": "cpu",
+    }
+    cfg.merge_from_list([part for pair in settings.items() for part in pair])
+    model = build_model(cfg).eval()
+    DetectionCheckpointer(model).load(str(weights))
+    return model
+
+
+@torch.no_grad()
+def c4_features(model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
+    """res4 of the backbone and res5 of the heads, before the extra norm; pixels: (1, 3, H, W), RGB, 0..255."""
+    image = pixels[0].flip(0) if model.input_format == "BGR" else pixels[0]
+    features = {"res4": model.backbone(model.preprocess_image([{"image": image}]).tensor)["res4"]}
+    blocks = [block for name, block in model.roi_heads.res5.named_children() if name != "norm"]
+    return features | {"res5": nn.Sequential(*blocks)(features["res4"])}
+
+
+def photograph(path: Path) -> Tensor:
+    """The image as (1, 3, H, W), RGB, 0..255."""
+    try:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1).copy())[None]
+    except OSError as error:
+        raise UserError(f"cannot read the image {path}: {error}") from error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of train.py or of another project")
+    parser.add_argument("image", type=Path, help="any photograph")
+    arguments = parser.parse_args()
+    try:
+        checkpoint = read_checkpoint(arguments.checkpoint)
+        conversion = convert(checkpoint.state_dict, checkpoint.arch)
+        pixels = photograph(arguments.image)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    expected = checkpoint_features(conversion, checkpoint.arch, pixels)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.pkl"
+        write_weights(path, conversion.weights, described(conversion, checkpoint.arch))
+        print(f"{'settings':28}{'res4':>10}{'res5':>10}")
+        for name, change in {"as configured here": {}, **WRONG}.items():
+            found = c4_features(c4_model(checkpoint.arch, path, **(RIGHT | change)), pixels)
+            far = [relative_difference(expected[stage], found[stage]) for stage in ("res4", "res5")]
+            print(f"{name:28}{far[0]:>10.1e}{far[1]:>10.1e}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
