@@ -1,0 +1,89 @@
+"""Trunks to be measured: frozen, from a checkpoint or untrained, and the feature maps they give for image files."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from pixpro.augment import MEAN, STD
+from pixpro.cores import available_cores
+from pixpro.decode import BadImage, decode
+from pixpro.encoder import TRUNK
+from pixpro.errors import UserError
+
+
+def trunk_only(model: nn.Module) -> nn.Sequential:
+    """A torchvision ResNet's maps alone: (B, 3, H, W) -> (B, C, H / 32, W / 32); frozen, in evaluation mode."""
+    parts = OrderedDict((name, getattr(model, name)) for name in TRUNK)
+    return nn.Sequential(parts).eval().requires_grad_(False)
+
+
+def untrained_trunk(arch: str, seed: int) -> nn.Sequential:
+    """A trunk as pre-training starts from, its weights drawn from the seed; torch's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return trunk_only(torchvision.models.get_model(arch, weights=None, zero_init_residual=True))
+
+
+@torch.no_grad()
+def calibrate(trunk: nn.Module, batches: Sequence[Tensor]) -> None:
+    """Give an untrained trunk's BatchNorm the mean statistics of these batches, as training would have.
+
+    Without it the network does not normalise at all, and comparing with it measures that instead of the weights.
+    """
+    norms = [part for part in trunk.modules() if isinstance(part, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average of all batches
+    trunk.train()
+    for batch in batches:
+        trunk(batch)
+    trunk.eval()
+
+
+def read_image(path: Path) -> Tensor:
+    """Pixels (3, H, W) uint8; UserError that names the file when it is damaged."""
+    try:
+        return decode(path.read_bytes())
+    except (OSError, BadImage) as error:
+        raise UserError(f"{path}: cannot be read ({error}); repair or remove it") from error
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """(..., 3, H, W) in 0..255 -> what networks take."""
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    return (pixels.float() / 255 - mean) / std
+
+
+def resized(pixels: Tensor, height: int, width: int) -> Tensor:
+    """(3, H, W) uint8 -> (3, height, width) float in 0..255, antialiased."""
+    images = pixels[None].float()
+    return F.interpolate(images, size=(height, width), mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def central_view(pixels: Tensor, size: int) -> Tensor:
+    """The usual test view, normalised (3, size, size): shorter side to size * 8 / 7, central square."""
+    height, width = pixels.shape[1:]
+    scale = round(size * 8 / 7) / min(height, width)
+    pixels = resized(pixels, max(size, round(height * scale)), max(size, round(width * scale)))
+    top, left = (pixels.shape[1] - size) // 2, (pixels.shape[2] - size) // 2
+    return normalised(pixels[:, top : top + size, left : left + size])
+
+
+def central_views(paths: Sequence[Path], size: int, batch_size: int = 32) -> Iterator[Tensor]:
+    """Batches (B, 3, size, size) of the central views of image files, read by all cores."""
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for start in range(0, len(paths), batch_size):
+            part = paths[start : start + batch_size]
+            yield torch.stack(list(pool.map(lambda path: central_view(read_image(path), size), part)))
+
+
+@torch.no_grad()
+def pooled_features(trunk: nn.Module, paths: Sequence[Path], size: int, device: torch.device) -> Tensor:
+    """The mean over the map of each image's central view: (number of files, C) on the CPU."""
+    return torch.cat([trunk(batch.to(device)).mean(dim=(2, 3)).float().cpu() for batch in central_views(paths, size)])

@@ -1,0 +1,99 @@
+"""Masks and a frozen trunk -> mean IoU of dense k-NN and of a dense linear probe."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from downstream.frozen_trunk import normalised, read_image, resized
+from downstream.labelled import VOID, read_mask
+from downstream.probes import confusion, fit_linear, knn_scores, mean_iou
+from pixpro.errors import UserError
+
+Pairs = list[tuple[Path, Path]]
+
+
+def cell_labels(mask: Tensor, rows: int, columns: int, classes: int) -> tuple[Tensor, Tensor]:
+    """What a grid of cells over a mask (H, W) covers: shares of the classes (N, K), and which cells count (N,) bool.
+
+    A cell counts when a quarter of it or more is not void; the shares are among its pixels that are not.
+    """
+    known = mask != VOID
+    planes = F.one_hot(torch.where(known, mask, 0), classes).permute(2, 0, 1) * known
+    areas = F.adaptive_avg_pool2d(planes.float(), (rows, columns)).flatten(1).T
+    covered = areas.sum(dim=1)
+    return areas / covered.clamp(min=1e-9)[:, None], covered >= 0.25
+
+
+@torch.no_grad()
+def image_cells(trunk: nn.Module, path: Path, shorter: int, device: torch.device) -> Tensor:
+    """The trunk's map of the whole image (C, h, w); its shorter side is scaled to `shorter`, sides to 32 px."""
+    pixels = read_image(path)
+    height, width = pixels.shape[1:]
+    scale = shorter / min(height, width)
+    rows, columns = (max(1, round(side * scale / 32)) for side in (height, width))
+    image = normalised(resized(pixels, rows * 32, columns * 32))
+    return trunk(image[None].to(device))[0].float().cpu()
+
+
+class DenseFeatureSet:
+    """Every image's cells, computed once for all probes and seeds; full-size masks are read when they are needed."""
+
+    def __init__(self, trunk: nn.Module, pairs: Pairs, shorter: int, device: torch.device) -> None:
+        # in half precision: the maps of a data set such as VOC's take gigabytes
+        self.cells = [image_cells(trunk, image, shorter, device).half() for image, _ in pairs]
+        self.pairs = pairs
+
+    def labelled_cells(self, classes: int, chosen: list[int], limit: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Features (n, C) and class shares (n, K) of at most `limit` cells that count of the chosen images."""
+        features, labels = [], []
+        for index in chosen:
+            cells = self.cells[index].float()
+            shares, counts = cell_labels(read_mask(self.pairs[index][1]), cells.shape[1], cells.shape[2], classes)
+            features.append(cells.flatten(1).T[counts])
+            labels.append(shares[counts])
+        order = torch.randperm(sum(map(len, features)), generator=torch.Generator().manual_seed(seed))[:limit]
+        return torch.cat(features)[order], torch.cat(labels)[order]
+
+
+def count_classes(pairs: Pairs) -> int:
+    """One more than the largest class in the masks, void aside."""
+    known = [mask[mask != VOID] for mask in (read_mask(path) for _, path in pairs)]
+    largest = max((int(classes.max()) for classes in known if len(classes)), default=0)
+    if largest < 1:
+        raise UserError(f"the {len(pairs)} masks hold fewer than two classes")
+    return largest + 1
+
+
+def segmentation_score(predict: Callable[[Tensor], Tensor], test: DenseFeatureSet, classes: int) -> float:
+    """Mean IoU over all pixels of the test images.
+
+    predict: cells (n, C) -> class scores (n, K), which are interpolated to the mask's size.
+    """
+    counts = torch.zeros(classes, classes, dtype=torch.long)
+    for cells, (_, mask_path) in zip(test.cells, test.pairs, strict=True):
+        truth = read_mask(mask_path)
+        scores = predict(cells.float().flatten(1).T).T.reshape(1, classes, *cells.shape[1:])
+        scores = F.interpolate(scores, size=tuple(truth.shape), mode="bilinear", align_corners=False)
+        counts += confusion(scores[0].argmax(dim=0), truth, classes)
+    return mean_iou(counts)
+
+
+def dense_scores(
+    train: DenseFeatureSet, test: DenseFeatureSet, classes: int, *, seed: int, bank: int = 20000, probe: int = 20000
+) -> dict[str, float]:
+    """Mean IoU of dense k-NN and of the dense linear probe; the seed picks nine tenths of the training images."""
+    chosen = torch.randperm(len(train.cells), generator=torch.Generator().manual_seed(seed))
+    chosen = chosen[: max(1, round(0.9 * len(chosen)))].tolist()
+    features, labels = train.labelled_cells(classes, chosen, max(bank, probe), seed)
+    if len(features) == 0:
+        raise UserError("all pixels of the training masks are void")
+    linear = fit_linear(features[:probe], labels[:probe], seed)
+    return {
+        "dense k-NN": segmentation_score(
+            lambda cells: knn_scores(features[:bank], labels[:bank], cells), test, classes
+        ),
+        "dense linear": segmentation_score(linear, test, classes),
+    }
