@@ -135,3 +135,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(summary(source, report, args.image_size, args.threshold, args.crop_min))
     return 1 if report.bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

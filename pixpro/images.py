@@ -3,7 +3,7 @@
 import bisect
 import itertools
 import os
-import sys
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -91,6 +91,4 @@ def _shards(folder: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    from pixpro.check import main
-
-    sys.exit(main())
+    runpy.run_module("pixpro.check", run_name="__main__")  # it stands above this module, which must not import it
