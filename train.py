@@ -126,6 +126,8 @@ def train(config: Config) -> None:
 def build_loader(config: Config, source: Images, process: Process) -> Loader:
     """This process's part of the images."""
     on_gpu = process.device.type == "cuda"
+    if config.decode == "gpu" and not on_gpu:
+        raise UserError("--decode gpu: no GPU found; leave it out, and the workers decode")
     workers, threads = share_cores(process.local_world_size, on_gpu)
     torch.set_num_threads(threads)
     return make_loader(
@@ -139,7 +141,9 @@ def build_loader(config: Config, source: Images, process: Process) -> Loader:
         image_size=config.image_size,
         distance=config.distance,
         crop_min=config.crop_min,
+        max_bad=config.max_bad,
         pin_memory=on_gpu,
+        decode_on=process.device if config.decode == "gpu" else None,
     )
 
 

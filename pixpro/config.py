@@ -72,12 +72,16 @@ class Config:
     # Views
     image_size: int = setting(224, "side of the crops in pixels")
     crop_min: float = setting(0.08, "smallest crop as a share of the image's area")
+    max_bad: float = setting(0.01, "largest share of unreadable image files that are replaced without stopping")
     # Machine
     multiprocessing_distributed: bool = setting(
         False, "one process per GPU of this machine (on CPUs: --nproc processes)"
     )
     nproc: int = setting(0, "processes to start with --multiprocessing-distributed; 0: one per GPU, or one on a CPU")
     workers: int = setting(-1, "loader processes per training process; -1: chosen from the cores")
+    decode: str = setting(
+        "cpu", "where JPEG files are decoded; gpu (nvJPEG) is for few cores per GPU", choices=("cpu", "gpu")
+    )
     amp: str = setting("auto", "mixed precision", choices=("auto", "bf16", "fp16", "off"))
     seed: int = setting(0, "seed of the weights, the order of the images and the views")
     # Output
