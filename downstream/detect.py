@@ -98,7 +98,8 @@ def report(
     cost = {"seconds": round(seconds), "memory_gib": round(peak_memory(process), 2), "processes": process.world_size}
     write_results(args.output_dir / "results.json", {"scores": scores, **cost, **facts})
     label = f"{Path(args.weights).name}, {args.test_split}, {recipe.iterations} iterations of {recipe.batch}"
-    print(table(args.layout, label, scores))
+    published = (args.train_split, args.test_split) == options.SPLITS[args.layout] and args.scale == 1
+    print(table(args.layout, label, scores, comparable=published))
     print(f"wrote {args.output_dir}/results.json, pictures/, {checkpoint.LAST}, metrics.jsonl")
 
 

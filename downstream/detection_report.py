@@ -63,9 +63,11 @@ def scores_of(data: DetectionSet, detections: Mapping[str, Detections]) -> dict[
     return voc_scores(data.test, detections, data.class_names)
 
 
-def table(layout: str, label: str, scores: Mapping[str, float]) -> str:
+def table(layout: str, label: str, scores: Mapping[str, float], *, comparable: bool) -> str:
     """This run's AP below the published ones of its layout, and what keeps them from being comparable."""
+    notes = [] if comparable else ["(other data or another schedule than the published rows: not to be compared)"]
     if layout == "voc":
-        return results_table("voc_c4_24k", label, {f"bbox/{name}": scores[name] for name in ("AP", "AP50", "AP75")})
-    note = "(this run has no mask head; the published boxes were trained together with masks)"
-    return results_table("coco_c4_1x", label, {"bbox/AP": scores["AP"]}) + "\n" + note
+        metrics = {f"bbox/{name}": scores[name] for name in ("AP", "AP50", "AP75")}
+        return "\n".join([results_table("voc_c4_24k", label, metrics), *notes])
+    notes.append("(this run has no mask head; the published boxes were trained together with masks)")
+    return "\n".join([results_table("coco_c4_1x", label, {"bbox/AP": scores["AP"]}), *notes])
