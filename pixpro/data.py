@@ -62,7 +62,7 @@ class Loader:
                 f"{printable(name)} and every image tried in its place cannot be read; is the data still there?"
             ) from None
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if not str(error).startswith("DataLoader worker (pid") and "shared memory(shm)" not in str(error):
                 raise
             raise UserError(
                 f"a data worker died ({str(error).splitlines()[0][:120]}); most often memory or /dev/shm is full: "

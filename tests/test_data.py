@@ -79,6 +79,7 @@ def test_generators_of_different_samples_differ():
     assert len({generator(*key).random() for key in keys}) == len(keys)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize("workers", [1, 4])
 def test_the_number_of_workers_changes_nothing(source, workers):
     alone, parallel = loader_of(source), loader_of(source, workers=workers)
@@ -316,6 +317,15 @@ def test_a_killed_worker_stops_the_run_with_one_line(source):
     with pytest.raises(UserError, match="data worker died") as error:
         epoch_of(loader)
     assert "\n" not in str(error.value)
+
+
+def test_a_mistake_of_ours_in_a_worker_keeps_its_traceback(source, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr("pixpro.samples.draw_colour", broken)  # forked workers inherit it
+    with pytest.raises(RuntimeError, match="(?s)Traceback.*draw_colour.*a mistake"):
+        list(loader_of(source, workers=1, start_method="fork"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1, signal.SIGTERM])
