@@ -45,6 +45,9 @@ def parse(description: str, config_file: Path) -> argparse.Namespace:
     parser.add_argument("--num-machines", type=int, default=1, help="machines of the run (%(default)s)")
     parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine (%(default)s)")
     parser.add_argument("--dist-url", default="auto", help="where the machines meet, like tcp://HOST:PORT")
+    parser.add_argument(
+        "--trial", action="store_true", help="small sizes, to see it run on a CPU (configs/cpu_trial.yaml)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
     parser.add_argument(
         "--eval-only", action="store_true", help="test MODEL.WEIGHTS, or with --resume the last checkpoint"

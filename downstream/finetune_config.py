@@ -1,6 +1,6 @@
 """Config file + overlay + command line + machine -> the detectron2 config of one fine-tuning run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
@@ -12,8 +12,7 @@ NORMS = ("MODEL.RESNETS.NORM", "MODEL.FPN.NORM", "MODEL.ROI_BOX_HEAD.NORM", "MOD
 
 
 def build_config(
-    config_file: Path,
-    overlay: Path,
+    files: Sequence[Path],
     *,
     weights: str | None,
     output_dir: Path | None,
@@ -23,19 +22,19 @@ def build_config(
 ) -> tuple[CfgNode, list[str]]:
     """The config, and a line for each thing that was changed because of the batch or the machine.
 
-    Later sources win: config file, overlay, weights and output_dir, options ("KEY", "VALUE", ...). processes: over
-    all machines. The learning rate and the schedule belong to the batch of the config file; where the options set
-    another (SOLVER.IMS_PER_BATCH, or SOLVER.REFERENCE_WORLD_SIZE as in detectron2), those not set there are scaled.
+    Later sources win: files in their order, weights and output_dir, options ("KEY", "VALUE", ...). processes: over all
+    machines. The learning rate and the schedule belong to the batch that the files set; where the options set another
+    (SOLVER.IMS_PER_BATCH, or SOLVER.REFERENCE_WORLD_SIZE as in detectron2), those not set there are scaled.
     """
     cfg = get_cfg()
-    for file in (config_file, overlay):
+    for file in files:
         if not file.is_file():
             raise UserError(f"no config file {file}")
         cfg.merge_from_file(str(file))
     reference = cfg.SOLVER.IMS_PER_BATCH
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
-    cfg.OUTPUT_DIR = str(output_dir or Path(__file__).parent / "output" / config_file.stem)
+    cfg.OUTPUT_DIR = str(output_dir or Path(__file__).parent / "output" / files[0].stem)
     if len(options) % 2:
         raise UserError(f"config changes come as KEY VALUE pairs; {options[-1]!r} has no value")
     try:
@@ -79,8 +78,8 @@ def use_cpu(cfg: CfgNode) -> str:
         if lookup(cfg, key) in ("SyncBN", "naiveSyncBN"):
             cfg.merge_from_list([key, "BN"])
     return (
-        "no GPU: one CPU process, BN for SyncBN; the published sizes take about a minute per iteration here, "
-        "for a trial see the small settings in docs/downstream.md"
+        "no GPU: one CPU process, BN for SyncBN; the published sizes take minutes per iteration there, "
+        "--trial takes small ones"
     )
 
 

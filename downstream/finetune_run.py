@@ -17,21 +17,25 @@ from downstream.finetune_paths import missing_paths
 from downstream.finetune_worker import work
 from pixpro.errors import UserError
 
+TRIAL = Path(__file__).resolve().parent / "configs" / "cpu_trial.yaml"
 DOWNLOAD_SECONDS = 15  # without an answer, before a download counts as impossible
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Check everything that can be wrong, say what was adapted, then start the processes."""
+    if arguments.num_machines > 1 and arguments.dist_url == "auto":
+        raise UserError("several machines find each other by --dist-url tcp://HOST:PORT, the same on each of them")
     gpus = number_of_gpus(arguments.num_gpus, arguments.options)
     cfg, notes = build_config(
-        arguments.config_file,
-        arguments.overlay,
+        [arguments.config_file, arguments.overlay, *([TRIAL] if arguments.trial else [])],
         weights=arguments.weights,
         output_dir=arguments.output_dir,
         options=arguments.options,
         processes=max(1, gpus) * arguments.num_machines,
         device="cuda" if gpus else "cpu",
     )
+    if arguments.trial:
+        notes.append("a trial at small sizes: the result says nothing about the weights")
     root, names = Path(os.environ["DETECTRON2_DATASETS"]), (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     if absent := missing_paths(root, names):
         raise UserError(f"no data: {absent[0]} is missing; DETECTRON2_DATASETS is {root}")

@@ -34,18 +34,15 @@ pytestmark = [
 CONFIGS = Path(finetune.__file__).parent / "configs"
 VOC = ("voc_2007_trainval", "voc_2012_trainval", "voc_2007_test")
 COCO = ("coco_2017_train", "coco_2017_val")
-# Sizes that a CPU does in seconds.
+# On top of --trial, so that a run takes seconds.
 SMALL = {
     "MODEL.RESNETS.DEPTH": "18",
     "MODEL.RESNETS.RES2_OUT_CHANNELS": "64",
-    "SOLVER.IMS_PER_BATCH": "2",
     "SOLVER.MAX_ITER": "4",
     "SOLVER.CHECKPOINT_PERIOD": "2",
     "INPUT.MIN_SIZE_TRAIN": "(64,)",
     "INPUT.MIN_SIZE_TEST": "64",
-    "DATALOADER.NUM_WORKERS": "0",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "8",
-    "MODEL.RPN.POST_NMS_TOPK_TEST": "10",
     "TEST.PRECISE_BN.NUM_ITER": "1",
 }
 
@@ -171,8 +168,7 @@ def test_detectron2_reads_the_published_settings_from_our_configs(name):
 
     for overlay, settings in (("weights_rgb", RGB), ("weights_msra", MSRA)):
         cfg, notes = build_config(
-            CONFIGS / f"{name}.yaml",
-            CONFIGS / f"{overlay}.yaml",
+            [CONFIGS / f"{name}.yaml", CONFIGS / f"{overlay}.yaml"],
             weights=None,
             output_dir=None,
             options=[],
@@ -189,8 +185,7 @@ def config_for(options, processes=1, device="cpu"):
     from downstream.finetune_config import build_config
 
     return build_config(
-        CONFIGS / "voc_c4_24k.yaml",
-        CONFIGS / "weights_rgb.yaml",
+        [CONFIGS / "voc_c4_24k.yaml", CONFIGS / "weights_rgb.yaml"],
         weights=None,
         output_dir=None,
         options=options,
@@ -240,7 +235,7 @@ def test_wrong_config_changes_are_named(options, words):
 def fine_tune(monkeypatch, capsys, data, weights, output, *arguments, config="voc_c4_24k", names=VOC, **changes):
     """Exit code, printed lines and error lines of a fine-tuning run at small sizes, in this process."""
     options = [part for pair in (SMALL | changes).items() for part in pair]
-    argv = ["train", "--weights", str(weights), "--output-dir", str(output), *map(str, arguments), *options]
+    argv = ["train", "--trial", "--weights", str(weights), "--output-dir", str(output), *map(str, arguments), *options]
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(data))
     code = 0
@@ -259,7 +254,7 @@ def test_a_voc_run_resumes_in_the_middle_and_writes_results_beside_the_published
     code, printed, said = fine_tune(*started)
     assert code == 0, said
     assert f"all {len([n for n in read_weights(resnet18).weights if not n.startswith('fpn_')])} tensors" in printed
-    assert "BN for SyncBN" in printed and "8 classes" in printed and "batch 2 instead of 16" in printed
+    assert "BN for SyncBN" in printed and "8 classes" in printed and "a trial at small sizes" in printed
     results = json.loads((out / "results.json").read_text())
     assert results["metrics"].keys() >= {"bbox/AP", "bbox/AP50", "bbox/AP75"} and results["iterations"] == 4
     assert results["weights"]["arch"] == "resnet18" and len(results["notes"]) == 3
@@ -315,6 +310,11 @@ def test_weights_that_detectron2_would_only_warn_about_stop_the_run(monkeypatch,
     code, _, said = fine_tune(monkeypatch, capsys, data, tmp_path / "renamed.pkl", tmp_path / "run")
     assert code == 2 and "trunk tensors did not come from" in said and "res3.0.conv1.weight" in said
     assert not (tmp_path / "run/last_checkpoint").exists()
+
+
+def test_several_machines_need_a_place_to_meet(monkeypatch, capsys, data, resnet18, tmp_path):
+    code, _, said = fine_tune(monkeypatch, capsys, data, resnet18, tmp_path / "run", "--num-machines", "2")
+    assert code == 2 and "--dist-url tcp://HOST:PORT" in said
 
 
 def test_nothing_to_resume_is_said(monkeypatch, capsys, data, resnet18, tmp_path):
