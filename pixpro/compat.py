@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pixpro.errors import UserError
 from pixpro.layouts import layout_of, rename
-from pixpro.safe_load import load_untrusted
+from pixpro.safe_load import load_untrusted, one_line
 from pixpro.trunk import arch_of, check_finite, trunk_of
 
 
@@ -99,16 +99,25 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     """
     contents = load_untrusted(path)
     try:
-        conversion = convert(weights_in(contents))
-        trunk = trunk_of(conversion.state_dict)
-        arch = arch_of(trunk)
-        check_finite(trunk)
+        return checkpoint_from(contents)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    except Exception as error:  # contents that pose as what they are not, such as dicts with methods replaced
+        raise UserError(f"{path}: malformed ({one_line(str(error), error)}); expected a checkpoint") from None
+
+
+def checkpoint_from(contents: Any) -> Checkpoint:
+    """The checkpoint in a file's contents; raises UserError, and anything else for contents made to deceive."""
+    conversion = convert(weights_in(contents))
+    # Fresh tensor objects, without what may hang on those of the file.
+    state_dict = {name: Tensor.detach(tensor) for name, tensor in conversion.state_dict.items()}
+    trunk = trunk_of(state_dict)
+    arch = arch_of(trunk)
+    check_finite(trunk)
     config = settings_in(contents)
     said = config.get("method", config.get("loss"))
     return Checkpoint(
-        conversion.state_dict,
+        state_dict,
         arch,
         conversion.writer,
         said if isinstance(said, str) else conversion.method,

@@ -54,6 +54,9 @@ def load_pickle(path: Path) -> Any:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # about storage classes of old files
             contents = torch.load(path, map_location="cpu", weights_only=True)
+        check_storages(path, contents)
+    except UserError:
+        raise
     except Exception as error:  # a foreign or damaged file raises whatever its bytes lead to
         refused = re.search(r"GLOBAL ([\w.]+) ", str(error))
         if refused:
@@ -63,7 +66,6 @@ def load_pickle(path: Path) -> Any:
         # torch wraps the reason in advice to read the file unsafely, which is not ours to pass on.
         reason = str(error).rpartition("WeightsUnpickler error:")[2].partition("Check the documentation")[0]
         raise UserError(f"{path}: damaged, cut short or not a checkpoint ({one_line(reason, error)})") from None
-    check_storages(path, contents)
     return contents
 
 

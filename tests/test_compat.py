@@ -1,6 +1,7 @@
 """Checkpoints of other projects compute the same under our names, and nothing in them vanishes unmentioned."""
 
 import argparse
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -196,3 +197,23 @@ def test_weights_of_torchvision_itself_are_read_bare(tmp_path):
     checkpoint = read_checkpoint(tmp_path / "resnet34-333f7ec4.pth")
     assert (checkpoint.arch, checkpoint.left) == ("resnet34", ("fc.weight", "fc.bias"))
     assert (checkpoint.method, checkpoint.epoch) == ("unknown", None)
+
+
+class Posing:
+    """Pickles as an OrderedDict whose methods are hidden behind attributes of the same names."""
+
+    def __init__(self, name: str, contents: dict) -> None:
+        self.call = OrderedDict, (), {name: 5}, None, iter(contents.items())
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("method", ["get", "items", "values", "keys"])
+def test_contents_that_pose_as_others_are_refused_in_one_line(tmp_path, method):
+    weights = {"conv1.weight": torch.zeros(1)}
+    torch.save(Posing(method, {"model": weights}), tmp_path / "outside.pth")
+    torch.save({"model": Posing(method, weights)}, tmp_path / "inside.pth")
+    for name in ("outside", "inside"):
+        with pytest.raises(UserError, match=rf"{name}\.pth: (malformed|damaged|not a whole)[^\n]*$"):
+            read_checkpoint(tmp_path / f"{name}.pth")
