@@ -10,35 +10,45 @@ Everything is written to --output_dir: config.json, metrics.jsonl, TensorBoard e
 """
 
 import dataclasses
-import json
 import os
 import sys
-from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from pixpro import checkpoint, distributed, schedules
+from pixpro import distributed, schedules
+from pixpro.checkpoint import LAST
 from pixpro.config import Config, parse_args
 from pixpro.cores import share_cores
 from pixpro.data import Loader, make_loader
+from pixpro.determinism import make_deterministic
 from pixpro.distributed import Process
-from pixpro.engine import Step, Trainer, amp_dtype
+from pixpro.engine import Trainer, amp_dtype
 from pixpro.errors import UserError
+from pixpro.faults import Watchdog
 from pixpro.images import Images, open_images
-from pixpro.initialise import initialise
-from pixpro.matching import MatchingScore, encoder_matching, held_out_pairs
+from pixpro.interval import Interval
+from pixpro.loop import loop
+from pixpro.matching import encoder_matching
 from pixpro.metrics import Metrics
 from pixpro.model import DensePretraining, PixContrast, PixPro
-from pixpro.optim import LARS, parameter_groups
+from pixpro.narration import introduce
+from pixpro.optim import make_optimizer
+from pixpro.outcome import abandon, outcome, say
+from pixpro.preemption import StopRequest
+from pixpro.record import Record, open_held_out
+from pixpro.resuming import begin, find_state
+from pixpro.run_folder import RunFolder
+from pixpro.saver import Saver
 from pixpro.scenes import sample_scenes
-
-HELD_OUT = 64  # images on which dense matching accuracy is measured
+from pixpro.skipped import SkippedSteps
+from pixpro.views import View
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command line; returns the exit code."""
+    """Run a command line; returns the exit code (docs/robustness.md lists them)."""
     config = parse_args(argv)
     try:
         config = settle(config)
@@ -46,32 +56,24 @@ def main(argv: list[str] | None = None) -> int:
         if nproc > 1:
             return distributed.launch(run, nproc, config)
     except UserError as error:
-        return complain(error)
+        return say(error)
     return run(config)
 
 
 def run(config: Config) -> int:
     """Train in this process; returns its exit code."""
     try:
-        train(config)
+        process = distributed.join(timedelta(minutes=config.timeout))
     except UserError as error:
-        return complain(error)
-    finally:
-        distributed.leave()
-    return 0
-
-
-def complain(error: UserError) -> int:
-    """Say what is wrong, once for all processes; returns the exit code for wrong input."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"error: {error}", file=sys.stderr)
-    return 2
+        return say(error)
+    code = outcome(partial(train, config, process), process)
+    distributed.leave()
+    return code
 
 
 def settle(config: Config) -> Config:
     """The configuration with its open ends filled in; UserError when it makes no sense. Nothing is written."""
-    if not 32 <= config.image_size <= 1024:
-        raise UserError(f"--image_size {config.image_size}: expected 32 to 1024 pixels; the published size is 224")
+    Interval.parse(config.save_every)
     if config.demo:
         scenes = sample_scenes()
         config = dataclasses.replace(config, data=[str(scenes / "train")], val_data=[str(scenes / "held_out")])
@@ -89,38 +91,39 @@ def processes(config: Config) -> int:
     return config.nproc or gpus or 1
 
 
-def train(config: Config) -> None:
+def train(config: Config, process: Process) -> None:
     """Train in this process, together with the others of its group."""
-    process = distributed.join()
-    source = open_images(config.data)
-    loader = build_loader(config, source, process)
-    trainer = build_trainer(config, len(source), len(loader), process)
-    folder, last_step = Path(config.output_dir), config.epochs * len(loader)
-    first_step = resume(config, trainer, folder)
-    if config.init and first_step == 0:
-        account = initialise(trainer.core, config.init)
-        if process.is_main:
-            print(account, flush=True)
-    measure = matching(config, trainer) if process.is_main else None
-    metrics = None
-    if process.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-        metrics = Metrics(folder, first_step, last_step)
-        introduce(config, source, loader, trainer, process)
-    before = measure() if measure and first_step == 0 else None
-    for step in trainer.run(loader, first_step, last_step):
-        if step.number % config.log_every == 0 or step.ends_epoch:
-            loss = distributed.mean_over_processes(step.loss).item()
-            if metrics:
-                report(config, metrics, step, loss)
-        if metrics and step.ends_epoch:
-            save(config, trainer, step, folder, last_step)
-            if measure and config.eval_every and (step.epoch + 1) % config.eval_every == 0:
-                metrics.write(step.number, {"matching": measure().accuracy})
-    if metrics:
-        metrics.close()
-        conclude(folder, before, measure() if measure else None)
+    if config.deterministic:
+        make_deterministic()
+    folder = Path(config.output_dir)
+    with StopRequest(process) as stop:
+        with distributed.together(process, "input"):
+            source = open_images(config.data)
+            loader = build_loader(config, source, process)
+            found = find_state(config.resume, folder) if process.is_main else None
+            held_out = open_held_out(config.val_data, config.image_size, config.distance) if process.is_main else None
+        distributed.require_equal(process, {**shared_settings(config), "images": len(source)})
+        trainer = build_trainer(config, len(source), len(loader), process)
+        with distributed.together(process, "weights"):
+            found = distributed.from_main(process, found)
+            settings = dataclasses.asdict(config)
+            account = begin(trainer, found, settings=settings, images=len(source), init=config.init)
+        first_step, last_step = trainer.good_step, config.epochs * len(loader)
+        with distributed.together(process, "output"):
+            output = RunFolder(folder, fresh=not (found or config.demo)) if process.is_main else None
+            from_last = bool(found) and found[0].resolve() == (folder / LAST).resolve()
+            record = build_record(config, trainer, len(source), last_step, held_out, from_last) if output else None
+            skipped = SkippedSteps(folder, process, first_step)
+        before = None
+        if record:
+            output.write_json("config.json", settings)
+            method = f"{config.loss} on {config.arch}"
+            print(account + introduce(method, loader, trainer, process, last_step), flush=True)
+            before = record.measure() if record.measure and first_step == 0 else None
+        with Watchdog(process, 60 * config.timeout, lambda: trainer.doing, partial(abandon, process=process)):
+            loop(trainer, loader, last_step, log_every=config.log_every, skipped=skipped, stop=stop, record=record)
+        if record:
+            record.finish(folder, before, trained=first_step < last_step)
 
 
 def build_loader(config: Config, source: Images, process: Process) -> Loader:
@@ -170,11 +173,9 @@ def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Pr
     model = build_model(config).to(process.device, memory_format=torch.channels_last)
     model = distributed.synchronise_batchnorm(model, process)
     peak = schedules.scaled_lr(config.lr_base, config.batch_size, config.lr_rule)
-    if config.optimizer == "lars":
-        optimizer = LARS(parameter_groups(model, config.weight_decay), peak, config.momentum)
-    else:
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.SGD(trainable, peak, config.momentum, weight_decay=config.weight_decay)
+    optimizer = make_optimizer(
+        config.optimizer, model, lr=peak, momentum=config.momentum, weight_decay=config.weight_decay
+    )
     return Trainer(
         model,
         optimizer,
@@ -196,91 +197,28 @@ def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Pr
     )
 
 
-def resume(config: Config, trainer: Trainer, folder: Path) -> int:
-    """Take up the checkpoint that --resume asks for; returns the number of steps already done."""
-    path = checkpoint.find(config.resume, folder) if config.resume else None
-    if path is None:
-        return 0
-    state = checkpoint.load(path)
-    for name in (
-        "loss",
-        "arch",
-        "hidden_dim",
-        "dim",
-        "num_linear",
-        "neck",
-        "levels",
-        "instance_weight",
-        "instance_loss",
-    ):
-        if state["config"][name] != getattr(config, name):
-            raise UserError(
-                f"{path} was trained with --{name} {state['config'][name]}, this run has {getattr(config, name)}; "
-                "give the same settings, or another --output_dir without --resume"
-            )
-    trainer.load_state(state)
-    return state["step"]
+def shared_settings(config: Config) -> dict:
+    """The settings that all processes must share; where its images are is a machine's own affair."""
+    own = ("data", "val_data", "workers", "init", "resume")
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in own}
 
 
-def matching(config: Config, trainer: Trainer) -> Callable[[], MatchingScore] | None:
-    """A measurement of the trunk's dense matching accuracy on the held-out images, if there are any."""
-    if not config.val_data:
-        return None
-    source = open_images(config.val_data)
-    files = [source.name(index) for index in range(min(HELD_OUT, len(source)))]
-    pairs = held_out_pairs(files, config.image_size, distance=config.distance)
-    return lambda: encoder_matching(trainer.core.encoder, pairs)["trunk"]
-
-
-def introduce(config: Config, source: Images, loader: Loader, trainer: Trainer, process: Process) -> None:
-    """Print what is going to happen."""
-    precision = {None: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}[trainer.amp_dtype]
-    print(
-        f"{config.loss} on {config.arch}: {len(source)} images, batch {config.batch_size}, "
-        f"{config.epochs} epochs of {len(loader)} steps, peak learning rate {trainer.optimizer.defaults['lr']:.4g}\n"
-        f"{process.world_size} process(es) on {process.device.type}, {precision}, "
-        f"{loader.workers} loader worker(s) each; writing to {config.output_dir}",
-        flush=True,
-    )
-
-
-def report(config: Config, metrics: Metrics, step: Step, loss: float) -> None:
-    """Write a step's numbers and print its line."""
-    values = {
-        "loss": loss,
-        "lr": step.lr,
-        "momentum": step.momentum,
-        "images_per_second": config.batch_size / step.seconds,
-        "data_wait": step.data_seconds / step.seconds,
-    }
-    if config.loss == "pixpro" and config.instance_weight == 0:
-        values["agreement"] = -loss / 4
-    metrics.write(step.number, {"epoch": step.epoch + 1, **values})
-    print(metrics.line(step.number, step.epoch, config.epochs, values), flush=True)
-
-
-def save(config: Config, trainer: Trainer, step: Step, folder: Path, last_step: int) -> None:
-    """Write the checkpoint of a finished epoch, and a numbered copy every --save_every epochs and at the end."""
-    state = {**trainer.state(), "step": step.number, "epoch": step.epoch + 1, "config": dataclasses.asdict(config)}
-    checkpoint.save(folder / checkpoint.LAST, state)
-    if (step.epoch + 1) % config.save_every == 0 or step.number == last_step:
-        checkpoint.save(folder / f"{step.epoch + 1:04d}.pth.tar", state)
-
-
-def conclude(folder: Path, before: MatchingScore | None, after: MatchingScore | None) -> None:
-    """Print what was written, what was learned, and what to do next."""
-    last = folder / checkpoint.LAST
-    print(f"\nwritten to {folder}: {', '.join(sorted(path.name for path in folder.glob('[!.]*')))}")
-    if after:
-        untrained = f"{before.accuracy:.3f} before training, " if before else ""
-        print(
-            f"dense matching accuracy on {after.images} held-out images: {untrained}{after.accuracy:.3f} now, "
-            f"{after.chance:.3f} by chance"
-        )
-    print(
-        f"next: tensorboard --logdir {folder}\n"
-        f"      cd downstream && python convert-pretrain-to-detectron2.py {last.resolve()} pixpro.pkl\n"
-        f"      python -c \"import pixpro; print(pixpro.load_backbone('{last}'))\""
+def build_record(
+    config: Config, trainer: Trainer, images: int, last_step: int, held_out: tuple[View, View] | None, from_last: bool
+) -> Record:
+    """The outputs of the main process. from_last: whether the run goes on from its own last.pth.tar."""
+    folder, constant = Path(config.output_dir), {"images": images, "config": dataclasses.asdict(config)}
+    every = Interval.parse(config.save_every)
+    return Record(
+        metrics=Metrics(folder, trainer.good_step, last_step),
+        saver=Saver(folder, every=every, keep=config.keep, last_is_good=from_last),
+        state=lambda: {**trainer.state(), "epoch": trainer.good_step * config.epochs // last_step, **constant},
+        measure=(lambda: encoder_matching(trainer.core.encoder, held_out)["trunk"]) if held_out else None,
+        agreement=config.loss == "pixpro" and config.instance_weight == 0,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        eval_every=config.eval_every,
+        keep_every=config.keep_every,
     )
 
 

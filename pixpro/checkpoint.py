@@ -1,25 +1,60 @@
-"""Checkpoints: written atomically, read without executing anything, resumed exactly."""
+"""Checkpoints: written atomically, read without executing anything, checked against their own checksum."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pixpro.checksum import checksum
 from pixpro.errors import UserError
 from pixpro.safe_load import load_untrusted
 
 LAST = "last.pth.tar"
+PARTS = {"model": dict, "optimizer": dict, "step": int, "config": dict}
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a state of tensors and plain types; the file appears complete or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a state of tensors and plain types; the file appears complete, on disk, or not at all (OSError)."""
+    partial = write_partial(path, state)
     os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def write_partial(path: Path, state: dict[str, Any]) -> Path:
+    """Write a state with its checksum beside `path` and wait for the disk; returns the file to be renamed."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save({**state, "checksum": checksum(state)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch wraps what the file raised
+        partial.unlink(missing_ok=True)
+        raise OSError(reason(error)) from error
+    return partial
+
+
+def reason(error: BaseException) -> str:
+    """Why a write failed, in the system's words where there are any."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's names are on disk, where the file system can do that."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems cannot, and need not
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -27,14 +62,37 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; expected a file written by train.py, such as {LAST}")
     state = load_untrusted(path)
-    if not isinstance(state, dict) or not {"model", "optimizer", "step", "config"} <= state.keys():
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in PARTS.items()):
         raise UserError(f"{path} holds no training state; expected a checkpoint of train.py (weights: use --init)")
+    expected = state.pop("checksum", None)
+    try:
+        found = checksum(state)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path}: altered since it was written ({error}); use an older checkpoint") from None
+    if found != expected:
+        raise UserError(f"{path}: altered since it was written (its checksum differs); use an older checkpoint")
     return state
 
 
-def find(resume: str, folder: Path) -> Path | None:
-    """The checkpoint that --resume asks for: a path, or with `auto` the newest in the folder, None if it has none."""
-    if resume != "auto":
-        return Path(resume)
-    last = folder / LAST
-    return last if last.exists() else None
+def load_newest(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest good checkpoint of a folder and its state, or None if there is none at all.
+
+    Each damaged one on the way is reported to `warn`. UserError when there are some and none is good.
+    """
+    damaged = 0
+    for path in newest_first(folder):
+        try:
+            return path, load(path)
+        except UserError as error:
+            damaged += 1
+            warn(f"{error}; trying the one before it")
+    if damaged:
+        raise UserError(f"none of the {damaged} checkpoint(s) in {folder} can be used; move them away to start anew")
+    return None
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """A folder's checkpoints: last.pth.tar, last-1.pth.tar, ... by age, then the numbered ones from the last epoch."""
+    rolling = sorted(folder.glob("last*.pth.tar"), key=lambda path: (len(path.name), path.name))
+    numbered = sorted(folder.glob("[0-9]*.pth.tar"), key=lambda path: (len(path.name), path.name), reverse=True)
+    return rolling + numbered

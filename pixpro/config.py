@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, get_args, get_origin
 
@@ -10,9 +12,16 @@ from pixpro.instance import INSTANCE_LOSSES
 from pixpro.neck import LEVELS
 
 
-def setting(default: Any, help: str, choices: tuple | None = None, alias: str | None = None) -> Any:
-    """A field of Config: its default, its help text, the values it may take, a second name on the command line."""
-    metadata = {"help": help, "choices": choices, "alias": alias}
+def setting(
+    default: Any,
+    help: str,
+    choices: tuple | None = None,
+    alias: str | None = None,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> Any:
+    """A field of Config: default, help text, the values or the range it may take, a second name on the command line."""
+    metadata = {"help": help, "choices": choices, "alias": alias, "low": low, "high": high}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -37,59 +46,84 @@ class Config:
     levels: list[int] = setting(
         [3, 4, 5], "pyramid levels in the loss, 2 to 5, of stride 2^level; 2 costs most", LEVELS
     )
-    hidden_dim: int = setting(4096, "width of the hidden layer of the heads (the paper's text says 2048)")
-    dim: int = setting(256, "channels of the projected cells")
+    hidden_dim: int = setting(
+        4096, "width of the hidden layer of the heads (the paper's text says 2048)", low=1, high=65536
+    )
+    dim: int = setting(256, "channels of the projected cells", low=1, high=65536)
     num_linear: int = setting(1, "layers of the propagation module's transform", choices=(0, 1, 2))
-    sharpness: float = setting(2.0, "exponent of the similarities in pixel propagation")
-    threshold: float = setting(0.7, "cells closer than this many bin diagonals are positives")
-    temperature: float = setting(0.3, "temperature of PixContrast")
+    sharpness: float = setting(2.0, "exponent of the similarities in pixel propagation", low=0, high=100)
+    threshold: float = setting(0.7, "cells closer than this many bin diagonals are positives", low=0.01, high=100)
+    temperature: float = setting(0.3, "temperature of PixContrast", low=1e-3, high=100)
     distance: str = setting(
         "image",
         "image: each axis relative to the image's side, as the published weights; pixel: isotropic, the paper's text",
         choices=("image", "pixel"),
     )
-    instance_weight: float = setting(0.0, "weight of the instance branch; 0 leaves it out, the paper adds it with 1")
+    instance_weight: float = setting(
+        0.0, "weight of the instance branch; 0 leaves it out, the paper adds it with 1", low=0, high=1e6
+    )
     instance_loss: str = setting(
         "regression",
         "form of the instance branch: regression as in the official code, contrast as in the paper",
         INSTANCE_LOSSES,
     )
-    instance_temperature: float = setting(0.2, "temperature of the instance branch's contrast")
+    instance_temperature: float = setting(0.2, "temperature of the instance branch's contrast", low=1e-3, high=100)
     init: str = setting(
         "", "weights to start from: a checkpoint of any known project, or imagenet (supervised weights)"
     )
     # Optimisation
-    epochs: int = setting(100, "passes over the images")
-    batch_size: int = setting(1024, "images per optimizer step, over all processes and accumulation steps")
-    accumulation: int = setting(1, "forward and backward passes per optimizer step")
+    epochs: int = setting(100, "passes over the images", low=1, high=100_000)
+    batch_size: int = setting(
+        1024, "images per optimizer step, over all processes and accumulation steps", low=1, high=2**24
+    )
+    accumulation: int = setting(1, "forward and backward passes per optimizer step", low=1, high=65536)
     optimizer: str = setting("lars", "optimizer", choices=("lars", "sgd"))
-    lr_base: float = setting(1.0, "learning rate per 256 images")
+    lr_base: float = setting(1.0, "learning rate per 256 images", low=0, high=1e6)
     lr_rule: str = setting("linear", "how the learning rate follows the batch", choices=("linear", "sqrt"))
-    warmup_epochs: float = setting(5.0, "epochs of linear warm-up")
-    weight_decay: float = setting(1e-5, "weight decay of matrices and kernels")
-    momentum: float = setting(0.9, "momentum of the optimizer")
-    momentum_base: float = setting(0.99, "first coefficient of the momentum encoder; it rises to 1 along a cosine")
+    warmup_epochs: float = setting(5.0, "epochs of linear warm-up", low=0, high=1e5)
+    weight_decay: float = setting(1e-5, "weight decay of matrices and kernels", low=0, high=10)
+    momentum: float = setting(0.9, "momentum of the optimizer", low=0, high=0.9999)
+    momentum_base: float = setting(
+        0.99, "first coefficient of the momentum encoder; it rises to 1 along a cosine", low=0, high=1
+    )
     # Views
-    image_size: int = setting(224, "side of the crops in pixels")
-    crop_min: float = setting(0.08, "smallest crop as a share of the image's area")
-    max_bad: float = setting(0.01, "largest share of unreadable image files that are replaced without stopping")
+    image_size: int = setting(224, "side of the crops in pixels", low=32, high=1024)
+    crop_min: float = setting(0.08, "smallest crop as a share of the image's area", low=1e-3, high=1)
+    max_bad: float = setting(
+        0.01, "largest share of unreadable image files that are replaced without stopping", low=0, high=1
+    )
     # Machine
     multiprocessing_distributed: bool = setting(
         False, "one process per GPU of this machine (on CPUs: --nproc processes)"
     )
-    nproc: int = setting(0, "processes to start with --multiprocessing-distributed; 0: one per GPU, or one on a CPU")
-    workers: int = setting(-1, "loader processes per training process; -1: chosen from the cores")
+    nproc: int = setting(
+        0, "processes to start with --multiprocessing-distributed; 0: one per GPU, or one on a CPU", low=0, high=1024
+    )
+    workers: int = setting(-1, "loader processes per training process; -1: chosen from the cores", low=-1, high=1024)
     decode: str = setting(
         "cpu", "where JPEG files are decoded; gpu (nvJPEG) is for few cores per GPU", choices=("cpu", "gpu")
     )
     amp: str = setting("auto", "mixed precision", choices=("auto", "bf16", "fp16", "off"))
-    seed: int = setting(0, "seed of the weights, the order of the images and the views")
+    seed: int = setting(0, "seed of the weights, the order of the images and the views", low=0, high=2**63 - 1)
+    timeout: float = setting(
+        10.0, "minutes without a finished step after which several processes end with an error", low=0.05, high=1e5
+    )
+    deterministic: bool = setting(False, "the same bits on each run on the same GPUs, at some cost; on CPUs always so")
     # Output
     output_dir: str = setting("", "where everything is written; default output/NAME from method, arch and epochs")
     resume: str = setting("", "checkpoint to go on from, or auto: the newest one in the output folder")
-    save_every: int = setting(10, "epochs between numbered checkpoints; the last one is always written")
-    log_every: int = setting(20, "steps between lines of metrics")
-    eval_every: int = setting(10, "epochs between measurements of dense matching accuracy; 0: only at the end")
+    save_every: str = setting("10min", "how often last.pth.tar is written, such as 10min, 500steps or 1ep")
+    keep: int = setting(2, "how many of these states stay: last.pth.tar, last-1.pth.tar, ...", low=1, high=1000)
+    keep_every: int = setting(
+        10,
+        "epochs between checkpoints that stay for good as NNNN.pth.tar; the last one always does",
+        low=1,
+        high=100_000,
+    )
+    log_every: int = setting(20, "steps between lines of metrics", low=1, high=10**9)
+    eval_every: int = setting(
+        10, "epochs between measurements of dense matching accuracy; 0: only at the end", low=0, high=100_000
+    )
 
 
 DEMO = {
@@ -105,10 +139,27 @@ DEMO = {
 }
 
 
+def within(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    """A reader of numbers of a kind from low to high, for argparse."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # NaN is not
+            names = {int: "a whole number", float: "a number"}
+            raise argparse.ArgumentTypeError(f"{text!r} is not {names[kind]} from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose complaints are one line, with exit code 2."""
 
     def error(self, message: str) -> NoReturn:
+        message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
         self.exit(2, f"error: {message}; see python {self.prog} --help\n")
 
 
@@ -136,7 +187,8 @@ def build_parser(defaults: dict[str, Any] | None = None) -> argparse.ArgumentPar
             options.update(type=element, nargs="+", metavar="PATH" if element is str else element.__name__.upper())
             options["choices"] = spec.metadata["choices"]
         else:
-            options.update(type=spec.type, choices=spec.metadata["choices"])
+            ranged = spec.type if spec.type is str else within(spec.type, spec.metadata["low"], spec.metadata["high"])
+            options.update(type=ranged, choices=spec.metadata["choices"])
             if spec.metadata["choices"] is None:
                 options["metavar"] = spec.type.__name__.upper()
         parser.add_argument(*names, **options)

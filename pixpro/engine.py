@@ -1,6 +1,7 @@
 """Batches -> optimizer steps: the training loop, one yielded step at a time."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pixpro.augment import augment
 from pixpro.data import Batch, Loader
+from pixpro.errors import UserError
 from pixpro.model import DensePretraining
+from pixpro.nonfinite import LOWEST_SCALE, Buffers, all_finite, limit_scale, loss_gradient
 from pixpro.prefetch import prefetch
 from pixpro.views import View
 
@@ -29,6 +32,8 @@ class Step:
     data_seconds: float  # waiting for the loader
     seconds: float  # whole step, waiting included
     replaced: int  # unreadable images of this process, for which others stood in
+    bad: bool  # loss or gradients were not finite, so that it changed nothing; too large a scale of fp16 is not bad
+    images: list[int]  # the images of this process
 
 
 class Trainer:
@@ -52,28 +57,38 @@ class Trainer:
         self.core = model
         self.model: nn.Module = model
         if distributed:
-            # Buffers are equal on all ranks already: BatchNorm is synchronised.
-            self.model = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # the successor of broadcast_buffers is too young
+                # Buffers are equal on all ranks already: BatchNorm is synchronised.
+                self.model = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
         self.optimizer = optimizer
         self.device = device
         self.lr_at, self.momentum_at = lr_at, momentum_at
         self.amp_dtype = amp_dtype
         self.accumulation = accumulation
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype == torch.float16)
+        self.buffers = Buffers(model.buffers())
+        self.good_step = 0  # the last step that changed the weights or fp16's scale: what `state` is the state of
+        self.doing = "starting"
 
-    def run(self, loader: Loader, first_step: int, last_step: int) -> Iterator[Step]:
-        """Train from step number first_step (0 at the start) until last_step are done, yielding after each."""
-        number = first_step
+    def run(self, loader: Loader, last_step: int) -> Iterator[Step]:
+        """Train from the step of the state on (0 at the start) until last_step are done, yielding after each."""
+        number = self.good_step
         while number < last_step:
             epoch, position = divmod(number, len(loader))
             loader.set_position(epoch, position)
             batches = prefetch(loader, self.device)
             for _ in range(position, min(len(loader), position + last_step - number)):
                 started = time.perf_counter()
+                self.doing = f"reading the images of step {number + 1}"
                 micro_batches = [next(batches) for _ in range(self.accumulation)]
                 waited = time.perf_counter() - started
-                loss = self.step(micro_batches, number)
+                self.doing = f"step {number + 1}"
+                tolerant = self.scaler.is_enabled() and self.scaler.get_scale() > LOWEST_SCALE
+                loss, skipped = self.step(micro_batches, number)
+                bad = skipped and not tolerant
                 number += 1
+                self.good_step = self.good_step if bad else number
                 yield Step(
                     number,
                     epoch,
@@ -84,25 +99,37 @@ class Trainer:
                     waited,
                     time.perf_counter() - started,
                     sum(int(batch.replaced.sum()) for batch in micro_batches),
+                    bad,
+                    torch.cat([batch.index for batch in micro_batches]).tolist(),
                 )
 
-    def step(self, micro_batches: list[Batch], number: int) -> Tensor:
-        """One optimizer step on the micro-batches of global step `number`; returns this process's mean loss."""
+    def step(self, micro_batches: list[Batch], number: int) -> tuple[Tensor, bool]:
+        """One optimizer step on the micro-batches of global step `number`; this process's mean loss, and if skipped.
+
+        With gradients that are not finite, on whichever process, the step is skipped: everything stays as it was.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr_at(number)
         self.optimizer.zero_grad(set_to_none=True)
+        self.buffers.remember()
         total = torch.zeros((), device=self.device)
         for index, batch in enumerate(micro_batches):
             waits = index < len(micro_batches) - 1 and isinstance(self.model, DistributedDataParallel)
             with self.model.no_sync() if waits else nullcontext():
                 loss = self.loss(batch) / len(micro_batches)
-                self.scaler.scale(loss).backward()
+                self.scaler.scale(loss).backward(loss_gradient(loss))
             total += loss.detach()
-        self.scaler.step(self.optimizer)
+        self.scaler.unscale_(self.optimizer)
+        skipped = not all_finite(p.grad for p in self.core.parameters() if p.grad is not None)
+        if skipped:
+            self.buffers.restore()
+        else:
+            self.scaler.step(self.optimizer)
+            # Equal to the official order, which moves the key network inside the next forward.
+            self.core.update_momentum(self.momentum_at(number + 1))
         self.scaler.update()
-        # Equal to the official order, which moves the key network inside the next forward.
-        self.core.update_momentum(self.momentum_at(number + 1))
-        return total
+        limit_scale(self.scaler)
+        return total, skipped
 
     def loss(self, batch: Batch) -> Tensor:
         """Colour the views of a batch on the device, and compare them."""
@@ -119,13 +146,19 @@ class Trainer:
             "model": self.core.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "step": self.good_step,
         }
 
     def load_state(self, state: dict) -> None:
-        """Take up the state of a checkpoint."""
-        self.core.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        """Take up the state of a checkpoint; UserError when it is that of another model."""
+        try:
+            self.core.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.good_step = state["step"]
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"the checkpoint does not fit this model and optimizer ({reason})") from None
 
 
 def amp_dtype(setting: str, device: torch.device) -> torch.dtype | None:

@@ -18,6 +18,16 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
+def make_optimizer(
+    name: str, model: nn.Module, *, lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """The optimizer of a name, lars or sgd, for a model's trainable parameters."""
+    if name == "lars":
+        return LARS(parameter_groups(model, weight_decay), lr, momentum)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.SGD(trainable, lr, momentum, weight_decay=weight_decay)
+
+
 class LARS(torch.optim.Optimizer):
     """SGD with momentum whose gradients are scaled, tensor by tensor, to the size of the weights.
 

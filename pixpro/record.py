@@ -1,0 +1,97 @@
+"""What the main process does beside training: numbers, checkpoints, measurements."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pixpro.endings import Ending, NotSaved
+from pixpro.engine import Step
+from pixpro.errors import UserError
+from pixpro.images import open_images
+from pixpro.matching import MatchingScore, held_out_pairs
+from pixpro.metrics import Metrics
+from pixpro.narration import conclude
+from pixpro.saver import Saver
+from pixpro.views import Distance, View
+
+HELD_OUT = 64  # images on which dense matching accuracy is measured
+PATIENCE = 20.0  # seconds for the last save before an early end: schedulers give 30 between SIGTERM and SIGKILL
+PATIENCE_AT_THE_END = 600.0  # a finished training is worth waiting for someone who frees disk space
+
+
+@dataclass
+class Record:
+    """The outputs of a run.
+
+    state: makes what a checkpoint holds. measure: dense matching on held-out images, if there are any.
+    agreement: whether the loss is PixPro's alone, whose scale people know. Others as in Config.
+    """
+
+    metrics: Metrics
+    saver: Saver
+    state: Callable[[], dict[str, Any]]
+    measure: Callable[[], MatchingScore] | None
+    agreement: bool
+    batch_size: int
+    epochs: int
+    eval_every: int
+    keep_every: int
+
+    def report(self, step: Step, loss: float) -> None:
+        """Write a step's numbers and print its line."""
+        values = {
+            "loss": loss,
+            "lr": step.lr,
+            "momentum": step.momentum,
+            "images_per_second": self.batch_size / step.seconds,
+            "data_wait": step.data_seconds / step.seconds,
+        }
+        if self.agreement:
+            values["agreement"] = -loss / 4
+        self.metrics.write(step.number, {"epoch": step.epoch + 1, **values})
+        print(self.metrics.line(step.number, step.epoch, self.epochs, values), flush=True)
+
+    def after(self, step: Step, last: bool) -> None:
+        """Measure and save if it is time; the last step is for `finish`."""
+        epochs_done = step.epoch + 1
+        if last:
+            return
+        if self.measure and step.ends_epoch and self.eval_every and epochs_done % self.eval_every == 0:
+            self.metrics.write(step.number, {"matching": self.measure().accuracy})
+        if step.ends_epoch and epochs_done % self.keep_every == 0:
+            self.saver.keep_for_good(self.state, self.numbered(epochs_done))
+        else:
+            self.saver.after_step(self.state, step.number, epochs_done, step.ends_epoch)
+
+    def save_before(self, end: UserError | Ending) -> None:
+        """Save the state between two steps, because the run is about to end; NotSaved when that fails."""
+        try:
+            self.saver.write_now(self.state, PATIENCE)
+        except NotSaved as error:
+            raise NotSaved(f"{end}; moreover, {error}") from None
+
+    def finish(self, folder: Path, before: MatchingScore | None, trained: bool) -> None:
+        """Save the last state, measure, and say what was written and learned."""
+        numbered = self.numbered(self.epochs)
+        if trained or not (folder / numbered).exists():
+            self.saver.write_now(self.state, PATIENCE_AT_THE_END, numbered)
+        after = self.measure() if self.measure else None
+        if after and trained:
+            self.metrics.write(self.metrics.total_steps, {"matching": after.accuracy})
+        self.metrics.close()
+        print(conclude(folder, before, after))
+
+    @staticmethod
+    def numbered(epochs_done: int) -> str:
+        """Name of the checkpoint that is kept of an epoch, counted from 1."""
+        return f"{epochs_done:04d}.pth.tar"
+
+
+def open_held_out(roots: Sequence[str], image_size: int, distance: Distance) -> tuple[View, View] | None:
+    """Pairs of views of the first held-out images, if there are any."""
+    if not roots:
+        return None
+    source = open_images(roots)
+    files = [source.name(index) for index in range(min(HELD_OUT, len(source)))]
+    return held_out_pairs(files, image_size, distance=distance)
