@@ -55,7 +55,6 @@ def work(
         names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
         register_classes(Path(os.environ["DETECTRON2_DATASETS"]), names, classes)
     default_setup(cfg, argparse.Namespace(config_file=str(arguments.config_file), eval_only=arguments.eval_only))
-    facts: dict[str, Any] = {}
     if arguments.eval_only:
         model = Trainer.build_model(cfg)
         checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
@@ -64,16 +63,19 @@ def work(
     else:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=arguments.resume)
+        facts: dict[str, Any] = {}
         if weights is not None and weights.suffix == ".pkl":
             file = read_weights(weights)
             facts = file.facts
             count = check_loaded(trainer.checkpointer.model.state_dict(), file)
             if comm.is_main_process():
                 print(f"all {count} tensors of the trunk come from {weights}", flush=True)
+        if comm.is_main_process() and not arguments.resume:
+            remember_weights(cfg, facts)
         trainer.train()
         metrics = {name: value for name, (value, _) in trainer.storage.latest().items() if "/AP" in name}
     if comm.is_main_process():
-        write_results(cfg, arguments, metrics, facts, notes)
+        write_results(cfg, arguments, metrics, notes)
 
 
 def check_loaded(model: dict[str, Tensor], file: WeightsFile) -> int:
@@ -109,17 +111,16 @@ def flat(results: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return metrics
 
 
-def write_results(
-    cfg: CfgNode,
-    arguments: argparse.Namespace,
-    metrics: dict[str, float],
-    facts: dict[str, Any],
-    notes: list[str],
-) -> None:
-    """Write results.json and print the table with the published numbers.
+def remember_weights(cfg: CfgNode, facts: dict[str, Any]) -> None:
+    """Keep what the weights say of themselves in the output folder: a resumed run does not read them again."""
+    content = json.dumps({"path": cfg.MODEL.WEIGHTS, **facts}, indent=2, default=str)
+    Path(cfg.OUTPUT_DIR, "weights.json").write_text(content + "\n")
 
-    facts: what the weight file says about itself.
-    """
+
+def write_results(cfg: CfgNode, arguments: argparse.Namespace, metrics: dict[str, float], notes: list[str]) -> None:
+    """Write results.json and print the table with the published numbers."""
+    remembered = Path(cfg.OUTPUT_DIR, "weights.json")
+    weights = json.loads(remembered.read_text()) if remembered.is_file() else {"path": cfg.MODEL.WEIGHTS}
     numbers = {name: value if math.isfinite(value) else None for name, value in sorted(metrics.items())}
     changes = dict(zip(arguments.options[::2], arguments.options[1::2], strict=True))
     config = arguments.config_file.stem
@@ -128,7 +129,7 @@ def write_results(
         "config": config,
         "changes": changes,
         "notes": notes,
-        "weights": {"path": cfg.MODEL.WEIGHTS, **facts},
+        "weights": weights,
         "test_sets": list(cfg.DATASETS.TEST),
         "iterations": cfg.SOLVER.MAX_ITER,
         "batch": cfg.SOLVER.IMS_PER_BATCH,
@@ -140,8 +141,8 @@ def write_results(
     }
     path = Path(cfg.OUTPUT_DIR) / "results.json"
     path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
-    weights = Path(cfg.MODEL.WEIGHTS).stem or "random weights"
-    label = f"{weights}, {cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH}"
+    name = Path(weights["path"]).stem or "random weights"
+    label = f"{name}, {cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH}"
     print(f"\n{results_table(config, label, numbers)}")
     if changes or notes:
         print("this run is not under the published settings:")

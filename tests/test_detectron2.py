@@ -268,7 +268,8 @@ def test_a_voc_run_resumes_in_the_middle_and_writes_results_beside_the_published
     code, printed, said = fine_tune(*started, "--resume")
     assert code == 0 and "tensors of the trunk" not in printed, said
     starts = [line for line in (out / "log.txt").read_text().splitlines() if "Starting training" in line]
-    assert [line.split()[-1] for line in starts] == ["0", "2"] and (out / "results.json").is_file()
+    assert [line.split()[-1] for line in starts] == ["0", "2"]
+    assert json.loads((out / "results.json").read_text())["weights"] == results["weights"]
     code, _, said = fine_tune(*started, "--resume", **{"INPUT.FORMAT": "BGR"})
     assert code == 2 and "INPUT.FORMAT is BGR, the weights need RGB" in said
 
