@@ -78,10 +78,10 @@ def write(path: Path, trunk: "OrderedDict[str, Tensor]", about: dict[str, Any], 
     mmdet: `state_dict`, `meta`. safetensors: tensors, and the metadata as JSON values in the header.
     """
     if format == "safetensors":
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         header = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
-        save_file(dict(trunk), path, metadata=header)
+        path.write_bytes(save(dict(trunk), header))  # its own writer makes files that nobody else may read
     else:
         contents: Any = trunk
         if format == "torchvision":

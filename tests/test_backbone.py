@@ -159,6 +159,23 @@ def test_a_momentum_encoder_of_its_own_is_kept(tmp_path):
     assert not torch.equal(state["momentum_encoder.conv1.weight"], state["encoder.conv1.weight"])
 
 
+def test_a_pyramid_starts_with_its_trunk_and_comes_back_whole(official, tmp_path):
+    def pyramid():
+        return small_model(neck="fpn", levels=(4, 5))
+
+    model = pyramid()
+    line = initialise(model, official[0])
+    assert "used backbone" in line and "neck (fresh)" in line
+    torch.save({"model": model.state_dict()}, tmp_path / "pyramid.pth")
+    again = pyramid()
+    with torch.no_grad():
+        again.encoder.neck.inner_blocks[3][0].weight.zero_()
+    assert initialise(again, str(tmp_path / "pyramid.pth")).endswith("left in the file: nothing; missing: nothing")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    exported = pixpro.load_backbone(tmp_path / "pyramid.pth").state_dict()
+    assert torch.equal(exported["layer4.1.conv2.weight"], official[1].encoder.layer4[1].conv2.weight)
+
+
 @pytest.mark.parametrize(
     "make", [foreign.Official, foreign.Seed, foreign.Conradry], ids=["official", "seed", "conradry"]
 )

@@ -68,6 +68,12 @@ def test_an_export_tells_what_it_is(trained, exported, format):
     assert (json.loads(mean) if isinstance(mean, str) else mean) == [0.485, 0.456, 0.406]
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_may_be_read_by_those_who_may_read_other_new_files(exported, tmp_path, format):
+    (tmp_path / "new").write_text("")
+    assert exported(format).stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
 def test_an_export_exports_again(exported, tmp_path):
     again = read_checkpoint(export(exported("torchvision"), tmp_path / "again", "mmdet"))
     assert (again.arch, again.method, again.epoch) == ("resnet18", "pixpro", 12)
