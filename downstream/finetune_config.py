@@ -30,7 +30,10 @@ def build_config(
     for file in files:
         if not file.is_file():
             raise UserError(f"no config file {file}")
-        cfg.merge_from_file(str(file))
+        try:
+            cfg.merge_from_file(str(file))
+        except Exception as error:  # broken YAML, an unknown key, a value of another type, ...
+            raise UserError(f"cannot use the config file {file}: {error}") from error
     reference = cfg.SOLVER.IMS_PER_BATCH
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights

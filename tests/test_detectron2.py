@@ -232,6 +232,16 @@ def test_wrong_config_changes_are_named(options, words):
         config_for(options)
 
 
+@pytest.mark.parametrize("text", ["MODEL: [", "SOLVER:\n  NO_SUCH_KEY: 1\n", "SOLVER:\n  MAX_ITER: many\n"])
+def test_a_config_file_that_cannot_be_used_is_named(tmp_path, text):
+    from downstream.finetune_config import build_config
+
+    (tmp_path / "mine.yaml").write_text(text)
+    settings = {"weights": None, "output_dir": None, "options": [], "processes": 1, "device": "cpu"}
+    with pytest.raises(UserError, match=r"cannot use the config file .*mine\.yaml"):
+        build_config([tmp_path / "mine.yaml"], **settings)
+
+
 def fine_tune(monkeypatch, capsys, data, weights, output, *arguments, config="voc_c4_24k", names=VOC, **changes):
     """Exit code, printed lines and error lines of a fine-tuning run at small sizes, in this process."""
     options = [part for pair in (SMALL | changes).items() for part in pair]
