@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pixpro.config import Config
+from pixpro.config import Config, parse_args
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "fine-print.md").read_text()
@@ -38,3 +38,10 @@ def test_every_option_that_the_page_names_exists():
     named = set(re.findall(r"`--(\w+)", PAGE))
     assert {"distance", "hidden_dim", "instance_loss", "init"} <= named
     assert named - {"hash", "format"} <= of_training
+
+
+def test_an_unknown_loss_is_refused_with_the_known_ones(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_args(["--loss", "pixprop"])
+    assert stopped.value.code == 2
+    assert re.search("pixprop.*pixpro.*pixcontrast", capsys.readouterr().err)
