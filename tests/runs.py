@@ -82,7 +82,7 @@ def server() -> multiprocessing.context.BaseContext:
     """A context whose processes start with everything imported."""
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.runs"])
+    context.set_forkserver_preload(["tests.runs", "tests.sabotage"])
     return context
 
 

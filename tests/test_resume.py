@@ -1,17 +1,15 @@
 """A run that is stopped anywhere and resumed is the run that was never stopped, to the last bit."""
 
-import os
 import shutil
 import signal
 from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
-from pixpro import checkpoint, saver
-from pixpro.engine import Trainer
+from pixpro import checkpoint
 from tests.runs import EPOCHS, STEPS, Run, arguments, pictures, rows, weights
+from tests.sabotage import die_before_step, die_while_saving, flip_a_bit
 
 
 @pytest.fixture(scope="module")
@@ -26,51 +24,6 @@ def whole(data, tmp_path_factory) -> Path:
     run = Run(arguments(data, output))
     assert run.wait() == [0], run.text()
     return output
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def die_before_step(number: int) -> None:
-    """Make the trainer's process die when this global step (from 0) begins."""
-    step = Trainer.step
-
-    def deadly(self, micro_batches, present):
-        if present == number:
-            die()
-        return step(self, micro_batches, present)
-
-    Trainer.step = deadly
-
-
-def die_while_saving(moment: str, save: int) -> None:
-    """Make the process die in its save of this number (from 0): in the middle of the file, or around the renames."""
-    saves = iter(range(1000))
-
-    if moment == "half a file":
-        write = torch.save
-
-        def half(state, file):
-            if next(saves) != save:
-                return write(state, file)
-            write(state, file)
-            file.flush()
-            os.ftruncate(file.fileno(), file.tell() // 2)
-            die()
-
-        checkpoint.torch.save = half
-    else:
-        before = {"before the renames": 0, "between the renames": 1}[moment]
-        replace = os.replace
-
-        def deadly(source, target):
-            into = Path(target).name
-            if into.startswith("last") and next(saves) == 2 * save + before:
-                die()
-            replace(source, target)
-
-        saver.os.replace = deadly
 
 
 def resumed(data: Path, output: Path, *more: str, ranks: int = 1) -> str:
@@ -149,12 +102,3 @@ def test_a_damaged_checkpoint_is_passed_over_and_never_takes_a_good_ones_place(d
     assert "warning: " in log and "going on from" in log and "last-1.pth.tar" in log
     assert_same(output, whole)
     assert checkpoint.load(output / "last-1.pth.tar")["step"] == STEPS - 2
-
-
-def flip_a_bit(path: Path) -> None:
-    """Damage a checkpoint where only its checksum can tell: in the middle of a weight."""
-    weight = checkpoint.load(path)["model"]["encoder.layer1.0.weight"]
-    content = bytearray(path.read_bytes())
-    place = content.index(weight.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy().tobytes())
-    content[place + 40] ^= 1
-    path.write_bytes(content)
