@@ -74,7 +74,7 @@ def missing(arguments: argparse.Namespace, datasets: tuple[str, ...]) -> list[st
         )
 
     weights = options.get("MODEL.WEIGHTS", arguments.weights)
-    if weights and "://" not in weights and not Path(weights).is_file():
+    if weights and not arguments.resume and "://" not in weights and not Path(weights).is_file():
         problems.append(
             f"no weights: {weights} is missing; make it with `python {HERE / 'convert-pretrain-to-detectron2.py'} "
             f"CHECKPOINT {weights}`, or name another file with MODEL.WEIGHTS"
@@ -93,7 +93,7 @@ def names_in(option: str | None) -> tuple[str, ...]:
         value = ast.literal_eval(option or "()")
     except (ValueError, SyntaxError):
         value = option
-    return (value,) if isinstance(value, str) else tuple(value)
+    return tuple(value) if isinstance(value, tuple | list) else (str(value),)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,9 +1,11 @@
 """The detectron2 configs say what was published, and a config that does not fit its weights stops the run."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from downstream import finetune
 from downstream.batch_scaling import Schedule, scaled
 from downstream.config_check import check_config, trained_settings, weights_settings
 from downstream.finetune_classes import own_classes
@@ -142,6 +144,25 @@ def test_missing_data_is_found_and_nothing_is_missing_from_the_scenes(tmp_path, 
         "coco/annotations/instances_val2017.json",
         "coco/val2017",
     ]
+
+
+def test_what_a_run_needs_is_looked_for_as_its_command_line_says(monkeypatch, tmp_path, data):
+    def said(*arguments):
+        monkeypatch.setattr(sys, "argv", ["train_voc.py", *arguments])
+        lines = finetune.missing(finetune.parse("", CONFIGS / "voc_c4_24k.yaml"), VOC)
+        return [line for line in lines if "is not installed" not in line]
+
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(data))
+    absent = str(tmp_path / "absent.pkl")
+    assert said("--weights", "detectron2://ImageNetPretrained/MSRA/R-50.pkl") == []
+    (line,) = said("--weights", absent)
+    assert "no weights" in line and absent in line
+    assert said("MODEL.WEIGHTS", str(CONFIGS / "base_c4.yaml"), "--weights", absent) == []  # the later source wins
+    assert said("--weights", absent, "--resume") == []  # it goes on from its own checkpoint
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    (line,) = said("DATASETS.TRAIN", "('coco_2017_val',)", "DATASETS.TEST", "coco_2017_val")
+    assert "no data" in line and "folder that holds coco " in line and "1 more paths are missing" in line
+    assert said("DATASETS.TRAIN", "('my_own',)", "DATASETS.TEST", "7") == []
 
 
 def test_classes_of_the_scenes_are_read_from_either_layout(data):
