@@ -51,14 +51,15 @@ class ArchiveStore:
     def _scan(self) -> tuple[Arrays, list[bytes]]:
         try:
             found = self.members()
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, struct.error, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{self.path}: not a complete {self.kind} file ({error}); expected an uncompressed .tar, or .zip"
-            ) from None
+            places = np.array([place for _, *place in found] or np.empty((0, 1)), dtype=np.int64)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror or error})") from None
+        except Exception as error:  # Python's readers raise almost anything for damaged archives
+            reason = str(error) or type(error).__name__
+            raise UserError(
+                f"{self.path}: not a complete {self.kind} file ({reason}); expected an uncompressed .tar, or .zip"
+            ) from None
         names = Names.of(os.fsencode(name) for name, *_ in found).arrays()
-        places = np.array([place for _, *place in found], dtype=np.int64).reshape(len(found), -1)
         return {**names, "places": places}, [os.fsencode(self.path)]
 
     def members(self) -> list[tuple]:
@@ -98,9 +99,12 @@ class TarStore(ArchiveStore):
     kind = "tar"
 
     def members(self) -> list[tuple]:
-        found = []
+        found, end = [], -1
         with tarfile.open(self.path, mode="r:") as archive:
             for member in archive:
+                if member.size < 0 or archive.offset <= end:  # tarfile would go round in circles
+                    raise ValueError(f"a member of negative size at byte {member.offset}")
+                end = archive.offset
                 archive.members = []  # tarfile would keep an object of 1 kB for each
                 if member.isreg() and not member.issparse() and is_image(os.fsencode(member.name)):
                     found.append((member.name, member.offset_data, member.size))
