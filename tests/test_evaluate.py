@@ -1,6 +1,7 @@
 """Scores of frozen backbones: each equal to its definition, read from the usual layouts, reported with its spread."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -284,7 +285,8 @@ def test_everything_is_measured_for_every_network_from_another_folder(scenes, ch
     command = [sys.executable, "-W", "ignore", "evaluate.py", checkpoint, "--compare", other, "--seeds", "2"]
     command += ["--images", scenes / "held_out", "--classes", colour_classes, "--masks", scenes]
     command += ["--image-size", "64", "--dense-size", "64", "--official-linear", "1", "--output", output]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT / "downstream", capture_output=True, text=True)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}  # two threads on a busy machine wait for each other
+    done = subprocess.run(list(map(str, command)), cwd=ROOT / "downstream", env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     record = json.loads(output.read_text())
     tasks = {"dense matching", "image k-NN", "image linear", "image linear, official", "dense k-NN", "dense linear"}
