@@ -21,6 +21,7 @@ import torch
 from pixpro import distributed, schedules
 from pixpro.checkpoint import LAST
 from pixpro.config import Config, parse_args
+from pixpro.console import Console
 from pixpro.cores import share_cores
 from pixpro.data import Loader, make_loader
 from pixpro.determinism import make_deterministic
@@ -44,6 +45,7 @@ from pixpro.run_folder import RunFolder
 from pixpro.saver import Saver
 from pixpro.scenes import sample_scenes
 from pixpro.skipped import SkippedSteps
+from pixpro.verdict import Diagnosis
 from pixpro.views import View
 
 
@@ -211,11 +213,12 @@ def build_record(
     every = Interval.parse(config.save_every)
     return Record(
         metrics=Metrics(folder, trainer.good_step, last_step),
+        console=Console(trainer.good_step, last_step, last_step // config.epochs),
+        diagnosis=Diagnosis(peak_lr=trainer.optimizer.defaults["lr"], total_steps=last_step),
         saver=Saver(folder, every=every, keep=config.keep, last_is_good=from_last),
         state=lambda: {**trainer.state(), "epoch": trainer.good_step * config.epochs // last_step, **constant},
         measure=(lambda: encoder_matching(trainer.core.encoder, held_out)["trunk"]) if held_out else None,
         agreement=config.loss == "pixpro" and config.instance_weight == 0,
-        batch_size=config.batch_size,
         epochs=config.epochs,
         eval_every=config.eval_every,
         keep_every=config.keep_every,

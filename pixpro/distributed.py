@@ -132,6 +132,12 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
+def mean_numbers(numbers: dict[str, Tensor | float], device: torch.device) -> dict[str, float]:
+    """The mean of each number over all processes, which give the same names in the same order; one exchange."""
+    values = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in numbers.values()]
+    return dict(zip(numbers, mean_over_processes(torch.stack(values)).tolist(), strict=True))
+
+
 def synchronise_batchnorm(model: nn.Module, process: Process) -> nn.Module:
     """The model with BatchNorm statistics taken over all processes; unchanged when there is one."""
     if process.world_size == 1:

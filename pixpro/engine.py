@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pixpro.augment import augment
 from pixpro.data import Batch, Loader
 from pixpro.errors import UserError
+from pixpro.health import health, observe
 from pixpro.model import DensePretraining
 from pixpro.nonfinite import LOWEST_SCALE, Buffers, all_finite, limit_scale, loss_gradient
 from pixpro.prefetch import prefetch
@@ -34,6 +35,7 @@ class Step:
     replaced: int  # unreadable images of this process, for which others stood in
     bad: bool  # loss or gradients were not finite, so that it changed nothing; too large a scale of fp16 is not bad
     images: list[int]  # the images of this process
+    health: dict[str, Tensor] | None  # this process's numbers of `pixpro.health`, in the steps that are reported
 
 
 class Trainer:
@@ -71,8 +73,11 @@ class Trainer:
         self.good_step = 0  # the last step that changed the weights or fp16's scale: what `state` is the state of
         self.doing = "starting"
 
-    def run(self, loader: Loader, last_step: int) -> Iterator[Step]:
-        """Train from the step of the state on (0 at the start) until last_step are done, yielding after each."""
+    def run(self, loader: Loader, last_step: int, report_every: int = 1) -> Iterator[Step]:
+        """Train from the step of the state on (0 at the start) until last_step are done, yielding after each.
+
+        Every report_every steps and at the end of each epoch the step comes with its health.
+        """
         number = self.good_step
         while number < last_step:
             epoch, position = divmod(number, len(loader))
@@ -85,7 +90,9 @@ class Trainer:
                 waited = time.perf_counter() - started
                 self.doing = f"step {number + 1}"
                 tolerant = self.scaler.is_enabled() and self.scaler.get_scale() > LOWEST_SCALE
-                loss, skipped = self.step(micro_batches, number)
+                reported = (number + 1) % report_every == 0 or (number + 1) % len(loader) == 0
+                with observe(self.core) if reported else nullcontext() as seen:
+                    loss, skipped = self.step(micro_batches, number)
                 bad = skipped and not tolerant
                 number += 1
                 self.good_step = self.good_step if bad else number
@@ -101,6 +108,7 @@ class Trainer:
                     sum(int(batch.replaced.sum()) for batch in micro_batches),
                     bad,
                     torch.cat([batch.index for batch in micro_batches]).tolist(),
+                    health(seen, self.core, self.optimizer) if seen is not None else None,
                 )
 
     def step(self, micro_batches: list[Batch], number: int) -> tuple[Tensor, bool]:

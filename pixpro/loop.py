@@ -8,6 +8,7 @@ from pixpro.errors import UserError
 from pixpro.preemption import StopRequest
 from pixpro.record import Record
 from pixpro.skipped import SkippedSteps
+from pixpro.usage import GB, Speed, peak_memory
 
 
 def loop(
@@ -24,13 +25,17 @@ def loop(
 
     An Ending or UserError that comes between two steps is raised after the state was saved.
     """
+    speed = Speed(loader.order.batch_size)
     try:
-        for step in trainer.run(loader, last_step):
+        for step in trainer.run(loader, last_step, log_every):
             skipped.note(step, loader.source.name)
-            if step.number % log_every == 0 or step.ends_epoch:
-                loss = distributed.mean_over_processes(step.loss).item()
+            speed.note(step.seconds, step.data_seconds)
+            if step.health is not None:
+                memory = {"memory_gb": peak_memory(trainer.device) / GB}
+                numbers = {"loss": step.loss, **step.health, **speed.read(), **memory}
+                numbers = distributed.mean_numbers(numbers, trainer.device)
                 if record:
-                    record.report(step, loss)
+                    record.report(step, numbers)
             if skipped.too_many:
                 raise skipped.ending(trainer.good_step)
             if record:

@@ -54,6 +54,7 @@ class LARS(torch.optim.Optimizer):
             "adapt": True,
         }
         super().__init__(params, defaults)
+        self.ratios: list[Tensor] = []  # of the last step, for each group with `adapt`: on the device, for reports
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -62,6 +63,7 @@ class LARS(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.ratios = []
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
@@ -74,6 +76,7 @@ class LARS(torch.optim.Optimizer):
             grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
         if group["adapt"]:
             ratios = trust_ratios(params, grads, group["trust_coefficient"], group["eps"])
+            self.ratios.append(ratios)
             grads = torch._foreach_mul(grads, list(ratios.unbind()))
         for param, grad in zip(params, grads, strict=True):
             if "momentum_buffer" not in self.state[param]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pixpro.console import Console
 from pixpro.endings import Ending, NotSaved
 from pixpro.engine import Step
 from pixpro.errors import UserError
@@ -13,6 +14,7 @@ from pixpro.matching import MatchingScore, held_out_pairs
 from pixpro.metrics import Metrics
 from pixpro.narration import conclude
 from pixpro.saver import Saver
+from pixpro.verdict import Diagnosis
 from pixpro.views import Distance, View
 
 HELD_OUT = 64  # images on which dense matching accuracy is measured
@@ -29,32 +31,31 @@ class Record:
     """
 
     metrics: Metrics
+    console: Console
+    diagnosis: Diagnosis
     saver: Saver
     state: Callable[[], dict[str, Any]]
     measure: Callable[[], MatchingScore] | None
     agreement: bool
-    batch_size: int
     epochs: int
     eval_every: int
     keep_every: int
 
-    def report(self, step: Step, loss: float) -> None:
-        """Write a step's numbers and print its line."""
-        values = {
-            "loss": loss,
-            "lr": step.lr,
-            "momentum": step.momentum,
-            "images_per_second": self.batch_size / step.seconds,
-            "data_wait": step.data_seconds / step.seconds,
-        }
+    def report(self, step: Step, numbers: dict[str, float]) -> None:
+        """Write a step's numbers, print the line of them, and say what looks wrong lately."""
+        values = {"epoch": step.epoch + 1, "loss": numbers["loss"]}
         if self.agreement:
-            values["agreement"] = -loss / 4
-        self.metrics.write(step.number, {"epoch": step.epoch + 1, **values})
-        print(self.metrics.line(step.number, step.epoch, self.epochs, values), flush=True)
+            values["agreement"] = -numbers["loss"] / 4
+        values |= {"lr": step.lr, "momentum": step.momentum, **numbers}
+        self.console.report(step.number, values)
+        for finding in self.diagnosis.new(self.metrics.write(step.number, values)):
+            self.console.line(f"warning: {finding.text}")
+            self.metrics.note(step.number, finding.kind, finding.text)
 
     def after(self, step: Step, last: bool) -> None:
         """Measure and save if it is time; the last step is for `finish`."""
         epochs_done = step.epoch + 1
+        self.console.step(step.number)
         if last:
             return
         if self.measure and step.ends_epoch and self.eval_every and epochs_done % self.eval_every == 0:
@@ -80,6 +81,8 @@ class Record:
         if after and trained:
             self.metrics.write(self.metrics.total_steps, {"matching": after.accuracy})
         self.metrics.close()
+        self.console.close()
+        print(f"\n{self.diagnosis.summary()}")
         print(conclude(folder, before, after))
 
     @staticmethod

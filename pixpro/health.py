@@ -1,0 +1,152 @@
+"""A training step looked at from outside -> numbers that answer whether the network is learning or collapsing."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pixpro.chunks import PAIRS_AT_ONCE
+from pixpro.geometry import positive_pairs
+from pixpro.model import DensePretraining, PixPro
+from pixpro.optim import LARS
+from pixpro.precision import at_least_float32, full_precision
+from pixpro.views import View
+
+CELLS = 1024  # cells whose spread and rank are measured: four times the channels, and an eigenvalue problem of 5 ms
+IMAGES = 32  # images whose propagation weights are measured
+
+
+class Observation:
+    """What passed through a model in one step: filled while `observe` lasts, on the coarsest level if there are many.
+
+    With accumulation it is the first micro-batch that is seen.
+    """
+
+    def __init__(self) -> None:
+        self.views: tuple[View, View] | None = None
+        self.projections: list[Tensor] = []  # of the encoder, (B, C, H, W)
+        self.targets: list[Tensor] = []  # of the momentum encoder
+        self.propagations: list[tuple[Tensor, Tensor]] = []  # what the propagation module was given and made
+
+    def note_views(self, module: nn.Module, args: tuple[View, View]) -> None:
+        if self.views is None:
+            self.views = args
+
+    def note_targets(self, module: nn.Module, args: tuple, embedding: Any) -> None:
+        self.targets.append(embedding.maps[-1].detach())
+
+    def note_projections(self, module: nn.Module, args: tuple, embedding: Any) -> None:
+        self.projections.append(embedding.maps[-1].detach())
+
+    def note_propagation(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+        self.propagations.append((args[0].detach(), output.detach()))
+
+
+@contextmanager
+def observe(model: DensePretraining) -> Iterator[Observation]:
+    """A region in which one step of the model is watched; outside it nothing is hooked and nothing is slower.
+
+    Compiled models run uncompiled inside: compiled code calls no hooks, and compiling it again would take minutes.
+    """
+    seen = Observation()
+    handles = [
+        model.register_forward_pre_hook(seen.note_views),
+        model.encoder.register_forward_hook(seen.note_projections),
+        model.momentum_encoder.register_forward_hook(seen.note_targets),
+    ]
+    if isinstance(model, PixPro):
+        handles.append(model.propagation.register_forward_hook(seen.note_propagation))
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def health(seen: Observation, model: DensePretraining, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Numbers of a step that is over, each a scalar on the device; what they mean is in docs/what-is-normal.md.
+
+    The gradients and the optimizer must be as the step left them.
+    """
+    assert seen.views is not None, "no step ran inside observe()"
+    target, prediction = torch.cat(seen.targets[:2]), torch.cat(seen.projections[:2])
+    with full_precision(target.device):
+        numbers = pair_numbers(*(view.box for view in seen.views), target.shape[2:], model.threshold)
+        # With a pyramid the module works on every level.
+        coarsest = [call for call in seen.propagations if call[1].shape == seen.targets[0].shape][:2]
+        if coarsest:
+            prediction = torch.cat([propagated for _, propagated in coarsest])
+            weights = model.propagation.similarity(coarsest[0][0][:IMAGES])
+            numbers["propagation_entropy"] = evenness(weights)
+        numbers |= spread("prediction", prediction) | spread("target", target)
+        return numbers | step_numbers(model, optimizer)
+
+
+def pair_numbers(boxes1: Tensor, boxes2: Tensor, size: Iterable[int], threshold: float) -> dict[str, Tensor]:
+    """Positive pairs of cells per image, and the share of images whose crops show no common place."""
+    height, width = size
+    images = max(1, PAIRS_AT_ONCE // (height * width) ** 2)
+    positives = positive_pairs(boxes1[:images], boxes2[:images], (height, width), threshold).sum(dim=(1, 2))
+    return {"positives": positives.float().mean(), "without_overlap": (positives == 0).float().mean()}
+
+
+def spread(name: str, maps: Tensor) -> dict[str, Tensor]:
+    """Standard deviation and effective rank of the normalised cells of (B, C, H, W) maps.
+
+    The deviation is the channels' mean times sqrt(C): 1 for directions spread evenly over the sphere, 0 for one.
+    """
+    cells = at_least_float32(maps).movedim(1, -1).flatten(0, 2)
+    # A prime stride meets all places of a map; a round one might meet the same corner of every image.
+    chosen = torch.arange(min(CELLS, len(cells)), device=cells.device) * 7919 % len(cells)
+    cells = F.normalize(cells[chosen], dim=1)
+    deviation = cells.std(dim=0, correction=0).mean() * cells.shape[1] ** 0.5
+    return {f"{name}_std": deviation, f"{name}_rank": effective_rank(cells)}
+
+
+def effective_rank(cells: Tensor) -> Tensor:
+    """exp(entropy of the eigenvalues' shares) of the second moments of unit vectors (M, C): 1 to min(M, C).
+
+    The mean is not subtracted, so that one direction with noise around it counts as what it is: nearly 1.
+    Roy and Vetterli 2007, on eigenvalues instead of singular values, which weigh noise less. NaN for NaN.
+    """
+    if not torch.isfinite(cells).all():
+        return cells.new_tensor(torch.nan)
+    moments = cells.T @ cells if cells.shape[0] > cells.shape[1] else cells @ cells.T
+    shares = torch.linalg.eigvalsh(moments).clamp(min=0) / cells.square().sum()
+    return torch.special.entr(shares).sum().exp()
+
+
+def evenness(weights: Tensor) -> Tensor:
+    """Mean entropy of the rows of non-negative weights (B, N, N) over that of equal weights.
+
+    1 when a cell gathers from all cells of its view alike, 0 when from one alone; 1 for maps of a single cell.
+    """
+    if weights.shape[2] == 1:
+        return weights.new_ones(())
+    shares = weights / weights.sum(dim=2, keepdim=True)
+    return torch.special.entr(shares).sum(dim=2).mean() / math.log(weights.shape[2])
+
+
+def step_numbers(model: DensePretraining, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Size of the gradient over all parameters, and by what share of itself the step changes a typical matrix.
+
+    The share leaves out the optimizer's momentum; LARS makes it learning rate x trust coefficient for all alike.
+    """
+    updated = [p for p in model.parameters() if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm([p.grad for p in updated])).float()
+    numbers = {"grad_norm": torch.linalg.vector_norm(norms)}
+    if isinstance(optimizer, LARS) and optimizer.ratios:
+        ratios = torch.cat(optimizer.ratios).float()
+        numbers |= {"trust_min": ratios.min(), "trust_median": ratios.median()}
+        change = norms.new_tensor(optimizer.defaults["trust_coefficient"])
+    else:
+        sizes = torch.stack(torch._foreach_norm(updated)).float()
+        matrices = [i for i, p in enumerate(updated) if p.ndim > 1]
+        change = (norms / sizes)[matrices].nanmedian()
+    return numbers | {"update_size": optimizer.param_groups[0]["lr"] * change}
