@@ -37,9 +37,7 @@ def duration(seconds: float) -> str:
 
 def numbers_line(values: dict[str, float]) -> str:
     """The numbers worth watching, with their names and units."""
-    shown = [
-        f"{label} {form.format(values[name])}".strip() for name, (label, form) in SHOWN.items() if name in values
-    ]
+    shown = [f"{label} {form.format(values[name])}".strip() for name, (label, form) in SHOWN.items() if name in values]
     return "  ".join(shown)
 
 

@@ -136,7 +136,9 @@ def test_the_numbers_are_those_of_the_step(method):
     if method is PixPro:
         expected["propagation_entropy"] = evenness(model.propagation.similarity(projections[0])).item()
     assert found == pytest.approx(expected, rel=1e-3)
-    step = (model.encoder.conv1.weight - weights["encoder.conv1.weight"]).norm() / weights["encoder.conv1.weight"].norm()
+    step = (model.encoder.conv1.weight - weights["encoder.conv1.weight"]).norm() / weights[
+        "encoder.conv1.weight"
+    ].norm()
     assert step.item() == pytest.approx(found["update_size"], rel=1e-3)
 
 
