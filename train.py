@@ -4,6 +4,7 @@
     python train.py --data DIR --epochs 100                    one process, on a GPU if there is one
     python train.py --multiprocessing-distributed --data DIR   one process per GPU of this machine
     torchrun --nproc_per_node 8 train.py --data DIR            the same, on one or many machines
+    python train.py --data DIR --plan                          what a run would take on this machine
 
 Everything is written to --output_dir: config.json, metrics.jsonl, TensorBoard events, checkpoints.
 `python train.py --help` lists the settings; pixpro/config.py is where they live.
@@ -38,6 +39,7 @@ from pixpro.model import DensePretraining, PixContrast, PixPro
 from pixpro.narration import introduce
 from pixpro.optim import make_optimizer
 from pixpro.outcome import abandon, outcome, say
+from pixpro.plan import explore, pairs_line, plan_lines
 from pixpro.preemption import StopRequest
 from pixpro.record import Record, open_held_out
 from pixpro.resuming import begin, find_state
@@ -45,6 +47,7 @@ from pixpro.run_folder import RunFolder
 from pixpro.saver import Saver
 from pixpro.scenes import sample_scenes
 from pixpro.skipped import SkippedSteps
+from pixpro.usage import memory_limit
 from pixpro.verdict import Diagnosis
 from pixpro.views import View
 
@@ -68,7 +71,7 @@ def run(config: Config) -> int:
         process = distributed.join(timedelta(minutes=config.timeout))
     except UserError as error:
         return say(error)
-    code = outcome(partial(train, config, process), process)
+    code = outcome(partial(plan if config.plan else train, config, process), process)
     distributed.leave()
     return code
 
@@ -126,6 +129,46 @@ def train(config: Config, process: Process) -> None:
             loop(trainer, loader, last_step, log_every=config.log_every, skipped=skipped, stop=stop, record=record)
         if record:
             record.finish(folder, before, trained=first_step < last_step)
+
+
+def plan(config: Config, process: Process) -> None:
+    """Print what this run would take, from a few steps of it on this machine; nothing is written."""
+    with distributed.together(process, "input"):
+        source = open_images(config.data)
+        whole = build_loader(config, source, process)
+    trainer = build_trainer(dataclasses.replace(config, accumulation=1), len(source), len(whole), process)
+    share = config.batch_size // process.world_size
+
+    def loader_of(images: int) -> Loader:
+        settings = {"batch_size": images * process.world_size, "accumulation": 1}
+        return build_loader(dataclasses.replace(config, **settings), source, process)
+
+    on_gpu = process.device.type == "cuda"
+    found = explore(trainer, loader_of, share, 1 if on_gpu else process.local_world_size, process.world_size)
+    if not process.is_main:
+        return
+    stride = 32 if config.neck == "none" else 2 ** max(config.levels)
+    lines = plan_lines(
+        found,
+        images=len(source),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        world_size=process.world_size,
+        workers=whole.workers,
+        limit=memory_limit(process.device),
+        peak_lr=partial(schedules.scaled_lr, config.lr_base),
+        lr_rule=config.lr_rule,
+    )
+    pairs = pairs_line(
+        source,
+        distance=config.distance,
+        cells=max(1, config.image_size // stride),
+        threshold=config.threshold,
+        crop_min=config.crop_min,
+    )
+    sizes = ", ".join(str(burst.images) for burst in found.bursts)
+    method = f"{config.loss} on {config.arch}, {process.world_size} process(es) on {process.device.type}"
+    print("\n".join([f"{method}: a few steps with {sizes} images per process", *lines, pairs]), flush=True)
 
 
 def build_loader(config: Config, source: Images, process: Process) -> Loader:

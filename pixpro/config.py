@@ -39,6 +39,7 @@ class Config:
     )
     val_data: list[str] = setting([], "held-out images on which dense matching accuracy is measured")
     demo: bool = setting(False, "train a small network on built-in sample images: no data, no GPU, a few minutes")
+    plan: bool = setting(False, "measure a few steps, say what the run would take and which settings suit, and stop")
     # Method
     loss: str = setting("pixpro", "which method to train", choices=("pixpro", "pixcontrast"))
     arch: str = setting("resnet50", "backbone", choices=ARCHS)

@@ -48,9 +48,10 @@ class Record:
             values["agreement"] = -numbers["loss"] / 4
         values |= {"lr": step.lr, "momentum": step.momentum, **numbers}
         self.console.report(step.number, values)
-        for finding in self.diagnosis.new(self.metrics.write(step.number, values)):
-            self.console.line(f"warning: {finding.text}")
-            self.metrics.note(step.number, finding.kind, finding.text)
+        remarks = [finding.text for finding in self.diagnosis.new({"step": step.number, **values})]
+        for remark in remarks:
+            self.console.line(f"warning: {remark}")
+        self.metrics.write(step.number, values, remarks)
 
     def after(self, step: Step, last: bool) -> None:
         """Measure and save if it is time; the last step is for `finish`."""

@@ -3,12 +3,13 @@
 The thresholds come from runs that were made to fail beside runs that did not: docs/what-is-normal.md shows them.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-Row = dict[str, Any]  # one line of metrics.jsonl; None where a number was not finite
+Row = dict[str, Any]  # one line of metrics.jsonl: None, or not finite, where a number was not
 
 RECENT = 3  # rows that must agree
 COLLAPSED_RANK = 1.5  # of the momentum targets; the prediction's falls to 1 in healthy runs too, while they warm up
@@ -44,14 +45,19 @@ def verdicts(rows: Sequence[Row], *, peak_lr: float, total_steps: int) -> list[F
     return [finding for finding in findings if finding is not None]
 
 
+def finite(row: Row, name: str) -> bool:
+    """Whether the row has this number."""
+    return row.get(name) is not None and math.isfinite(row[name])
+
+
 def values(rows: Sequence[Row], name: str) -> list[float]:
     """The finite values of one number."""
-    return [row[name] for row in rows if row.get(name) is not None]
+    return [row[name] for row in rows if finite(row, name)]
 
 
 def not_finite(rows: Sequence[Row]) -> Finding | None:
     """Losses or features that are not numbers any more."""
-    bad = sum(any(name in row and row[name] is None for name in ("loss", "target_rank")) for row in rows)
+    bad = sum(any(name in row and not finite(row, name) for name in ("loss", "target_rank")) for row in rows)
     if bad < 2:
         return None
     return Finding(
@@ -90,7 +96,7 @@ def no_overlap(rows: Sequence[Row]) -> Finding | None:
 
 def step_size(rows: Sequence[Row], peak_lr: float, total_steps: int) -> Finding | None:
     """A learning rate, at its peak, that replaces the weights in a few steps or hardly moves them in the whole run."""
-    ratios = [row["update_size"] / row["lr"] for row in rows if row.get("update_size") is not None and row["lr"] > 0]
+    ratios = [row["update_size"] / row["lr"] for row in rows if finite(row, "update_size") and row["lr"] > 0]
     if not ratios:
         return None
     peak = median(ratios) * peak_lr
@@ -150,7 +156,7 @@ class Diagnosis:
         told = [
             f"{label} {first[name]:.3g} at step {first['step']}, {last[name]:.3g} at step {last['step']}"
             for name, label in names.items()
-            if first.get(name) is not None and last.get(name) is not None
+            if finite(first, name) and finite(last, name)
         ]
         wrong = ", ".join(f"{kind} (last said in epoch {epoch})" for kind, epoch in self.said.items())
         return "\n".join([*told, f"health: {wrong or 'nothing looked wrong'}"])
