@@ -10,7 +10,7 @@ from typing import TextIO
 SHOWN = {
     "loss": ("loss", "{:.3f}"),
     "agreement": ("agreement", "{:.2f}"),
-    "prediction_rank": ("rank", "{:.1f}"),
+    "target_rank": ("rank", "{:.1f}"),
     "target_std": ("spread", "{:.2f}"),
     "positives": ("positives", "{:.0f}/image"),
     "lr": ("lr", "{:.3g}"),

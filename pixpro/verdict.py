@@ -112,7 +112,7 @@ def step_size(rows: Sequence[Row], peak_lr: float, total_steps: int) -> Finding 
         return Finding(
             "learning rate",
             f"learning rate: with a peak of {peak_lr:.4g} the {total_steps} steps change a layer by {path:.2%} of "
-            "itself at most: nothing will be learned; raise --lr_base or train for more --epochs",
+            "itself at most: little will be learned; raise --lr_base or train for more --epochs",
         )
     return None
 
