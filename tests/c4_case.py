@@ -1,6 +1,6 @@
 """One small detection problem, the same everywhere: weights from a formula, two images, their boxes.
 
-240 anchors and at most 8 regions per image are fewer than the detectors sample, so all are used and nothing is drawn
+240 anchors and at most 6 regions per image are fewer than the detectors sample, so all are used and nothing is drawn
 at random. The residual branches are damped, as in a trained net, so that rounding does not grow from step to step.
 """
 
@@ -13,7 +13,7 @@ from torchvision.models import resnet50
 from downstream.detector import Detector
 
 NUM_CLASSES = 3
-PROPOSALS = 6  # per image, in training and in testing
+PROPOSALS = 4  # per image, in training and in testing
 
 
 def make_detector(residual: float) -> Detector:
