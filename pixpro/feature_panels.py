@@ -34,8 +34,15 @@ def heat_image(pixels: np.ndarray, values: np.ndarray, side: int = SIDE) -> Imag
     return tint_cells(grey, colours, np.full((cells, cells), 0.68))
 
 
-def _range(values: np.ndarray) -> str:
-    return f"cosines {values.min():.2f} to {values.max():.2f}; dark 0 or less, yellow 1"
+def shown_range(values: np.ndarray) -> tuple[float, float]:
+    """The cosines drawn darkest and brightest: all that occur, but at least a tenth, so that no noise is blown up."""
+    return min(float(values.min()), float(values.max()) - 0.1), float(values.max())
+
+
+def _heat(pixels: np.ndarray, values: np.ndarray) -> tuple[Image.Image, str]:
+    low, high = shown_range(values)
+    note = f"cosines {values.min():.2f} to {values.max():.2f}; dark is {low:.2f}, yellow {high:.2f}"
+    return heat_image(pixels, (values - low) / (high - low)), note
 
 
 def similarity_panels(pair: Pair, network: DenseFeatures, cell: int) -> list[Panel]:
@@ -45,20 +52,20 @@ def similarity_panels(pair: Pair, network: DenseFeatures, cell: int) -> list[Pan
     panels = []
     for name in shown:
         values = cosines(stages[0][name], stages[0][name])[cell]
-        image = heat_image(displayable(pair.views[0].pixels[0]), values)
+        image, note = _heat(displayable(pair.views[0].pixels[0]), values)
         outline_cell(image, cell, pair.cells, pair.cells, WHITE)
         title = f"View 1, {STAGES[name] if len(shown) > 1 else name}"
-        panels.append(Panel(framed(image, VIEW_COLOURS[0]), title, _range(values), VIEW_COLOURS[0]))
+        panels.append(Panel(framed(image, VIEW_COLOURS[0]), title, note, VIEW_COLOURS[0]))
     # the loss compares propagated cells of one view with projected cells of the other
     values = cosines(stages[0][shown[-1]], stages[1][shown[0]])[cell]
-    image = heat_image(displayable(pair.views[1].pixels[0]), values)
+    image, note = _heat(displayable(pair.views[1].pixels[0]), values)
     matches, nearest = pair.positives[cell], int(values.argmax())
     for match in np.flatnonzero(matches):
         outline_cell(image, int(match), pair.cells, pair.cells, WHITE)
     row, column = divmod(nearest, pair.cells)
     outline_cell(image, nearest, pair.cells, pair.cells, CYAN, width=2)
     verdict = "a match" if matches[nearest] else "not a match" if matches.any() else "there is no match to find"
-    note = f"{_range(values)}. Nearest, in cyan: row {row + 1}, column {column + 1}; {verdict}"
+    note += f". Nearest, in cyan: row {row + 1}, column {column + 1}; {verdict}"
     panels.append(Panel(framed(image, VIEW_COLOURS[1]), "View 2, seen from the cell", note, VIEW_COLOURS[1]))
     return panels
 

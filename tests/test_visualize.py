@@ -16,7 +16,7 @@ from pixpro import PixContrast, PixPro, pair
 from pixpro.dense_features import load_dense_features
 from pixpro.drawing import INK, VIEW_COLOURS, Panel, fit, heat_colours, place_colours, sheet, wrapped
 from pixpro.errors import UserError
-from pixpro.feature_panels import component_colours, cosines, similarity_panels, whole_image
+from pixpro.feature_panels import component_colours, cosines, shown_range, similarity_panels, whole_image
 from pixpro.html_page import Section, html_page
 from pixpro.pair import displayable, make_pair
 from pixpro.pair_panels import pair_panels, pair_summary, pairs_image, view_image
@@ -166,6 +166,11 @@ def test_cosines_equal_loops():
         for j in range(6):
             a, b = first[0, :, i // 3, i % 3].numpy(), second[0, :, j // 3, j % 3].numpy()
             assert values[i, j] == pytest.approx(a @ b / np.sqrt((a @ a) * (b @ b)), abs=1e-5)
+
+
+def test_heat_maps_show_what_occurs_but_do_not_blow_up_noise():
+    assert shown_range(np.array([-0.25, 0.5, 1.0])) == (-0.25, 1.0)
+    assert shown_range(np.array([0.999, 1.0])) == pytest.approx((0.9, 1.0))
 
 
 def test_like_cells_get_like_colours_and_features_without_content_grey():
