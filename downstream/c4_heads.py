@@ -93,7 +93,8 @@ class RegionHeads(RoIHeads):
     ) -> list[dict[str, Tensor]]:
         """Per image `boxes`, `scores`, `labels`, best first (fast_rcnn_inference_single_image)."""
         counts = [len(boxes) for boxes in proposals]
-        all_boxes = self.box_coder.decode(offsets, proposals).split(counts)
+        # torchvision leaves its boxes flat when there is no region at all
+        all_boxes = self.box_coder.decode(offsets, proposals).reshape(*scores.shape, 4).split(counts)
         results = []
         for boxes, probs, size in zip(all_boxes, F.softmax(scores, -1).split(counts), image_shapes, strict=True):
             finite = torch.isfinite(boxes).flatten(1).all(dim=1) & torch.isfinite(probs).all(dim=1)

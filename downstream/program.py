@@ -33,12 +33,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", default="", help="checkpoint to go on from, or auto: the one in the output folder")
     parser.add_argument("--batch-size", type=positive, default=16, help="images per iteration, over all processes")
     parser.add_argument("--scale", type=positive_float, default=1.0, help="length of the schedule, in published ones")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the new layers, the order and augmentation")
+    parser.add_argument("--seed", type=natural, default=0, help="seed of the new layers, the order and augmentation")
     parser.add_argument("--nproc", type=positive, help="processes; default: one per GPU, or one on a CPU")
     parser.add_argument("--workers", type=int, default=-1, help="loader processes of each process; -1: from the cores")
     parser.add_argument("--log-every", type=positive, default=20, help="iterations between lines of metrics")
     parser.add_argument("--save-every", type=positive, default=5000, help="iterations between checkpoints")
-    parser.add_argument("--pictures", type=int, default=8, help="test images to draw the result on")
+    parser.add_argument("--pictures", type=natural, default=8, help="test images to draw the result on")
 
 
 def positive(text: str) -> int:
@@ -46,6 +46,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def natural(text: str) -> int:
+    """An integer from 0 to 2^31."""
+    value = int(text)
+    if not 0 <= value <= 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2^31")
     return value
 
 

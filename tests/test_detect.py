@@ -143,6 +143,7 @@ def bad_inputs() -> list:
         (["--resume", "nothing.pth.tar"], "no checkpoint at nothing.pth.tar"),
         (["--batch-size", "0"], "above zero"),
         (["--scale", "nan"], "above zero"),
+        (["--seed", "-1"], "between 0 and"),
         (["--arch", "vgg16"], "invalid choice"),
     ]
 

@@ -92,6 +92,17 @@ def test_an_image_without_objects_trains_as_background():
     assert losses["loss_classifier"].item() > 0
 
 
+def test_an_image_without_proposals_has_no_detections():
+    heads = tiny_detector().eval().roi_heads
+    with torch.no_grad():
+        (found,), _ = heads({"res4": torch.zeros(1, 256, 4, 4)}, [torch.zeros(0, 4)], [(64, 64)])
+    assert {name: tuple(value.shape) for name, value in found.items()} == {
+        "boxes": (0, 4),
+        "scores": (0,),
+        "labels": (0,),
+    }
+
+
 def test_another_kind_of_backbone_is_refused():
     with pytest.raises(UserError, match="SqueezeNet"):
         Detector(squeezenet1_0(), 3)
