@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,7 @@ class Pictures:
 
     def __init__(self, batch: int = 16, steps: int = 10, apart: bool = False) -> None:
         self.batch, self.steps, self.apart = batch, steps, apart
+        self.order = SimpleNamespace(batch_size=batch)
         noise = torch.rand(batch * 2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
         self.images = (F.interpolate(noise, size=96, mode="bicubic") * 255).clamp(0, 255).byte()
         self.epoch = self.position = 0

@@ -1,0 +1,108 @@
+"""The picture and the table of docs/what-is-normal.md: runs that learn and runs made to collapse, side by side.
+
+    python benchmarks/normal_curves.py --small      five convolutions in place of the demo's network: minutes
+    python benchmarks/normal_curves.py              the demo itself, five seeds and the failures: eight demos long
+
+Each run is `train.py --demo` with the changes named here. Runs that are finished are not repeated.
+"""
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torchvision
+from torch import nn
+
+import train
+from pixpro import ppm
+from pixpro.compare import compare, read_rows
+
+PANELS = ("loss", "target_rank", "target_std", "prediction_rank", "propagation_entropy", "grad_norm")
+SMALL = ["--image_size", "64", "--hidden_dim", "128", "--dim", "64"]
+PICTURE = Path(__file__).parent.parent / "docs" / "normal.png"
+
+
+class FiveConvolutions(nn.Module):
+    """What an encoder takes from a ResNet, at stride 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16)
+        self.relu, self.maxpool = nn.ReLU(), nn.MaxPool2d(2)
+        stages = [(16, 32, 2), (32, 64, 2), (64, 64, 1), (64, 64, 1)]
+        for number, (inputs, outputs, stride) in enumerate(stages, start=1):
+            conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+            self.add_module(f"layer{number}", nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU()))
+        self.fc = nn.Linear(64, 1)
+
+
+@contextlib.contextmanager
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """A region in which an attribute has another value."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def make(folder: Path, arguments: list[str], *, small: bool, propagated: bool) -> None:
+    """Run one training, unless it is there."""
+    if (folder / "last.pth.tar").exists():
+        return
+    with contextlib.ExitStack() as stack:
+        if small:
+            stack.enter_context(replaced(torchvision.models, "get_model", lambda *args, **kw: FiveConvolutions()))
+        if not propagated:
+            stack.enter_context(replaced(ppm.PixelPropagation, "forward", lambda self, features: features))
+        code = train.main(["--demo", "--output_dir", str(folder), "--log_every", "2", *arguments])
+    assert code == 0, f"{folder} ended with exit code {code}"
+
+
+def table_row(name: str, folder: Path) -> str:
+    """The last numbers of a run, and in which epoch each kind of remark came first."""
+    rows = read_rows(folder)
+    last = [row for row in rows if "target_rank" in row][-1]
+    first: dict[str, int] = {}
+    for row in rows:
+        for remark in row.get("remarks", []):
+            first.setdefault(remark.split(":")[0], row["epoch"])
+    said = ", ".join(f"{kind} (epoch {epoch})" for kind, epoch in first.items()) or "nothing"
+    agreement = f"{last['agreement']:.2f}" if "agreement" in last else ""
+    return (
+        f"| {name} | {last['loss']:.2f} | {agreement} | {last['target_rank']:.1f} | {last['target_std']:.2f} | {said} |"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train what is missing, draw the picture, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output_dir", type=Path, default=Path("output/normal"))
+    parser.add_argument("--small", action="store_true", help="a network of five convolutions, 64 pixels")
+    parser.add_argument("--seeds", type=int, default=5, help="runs of PixPro as it should be (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=6, help="of each run (%(default)s)")
+    parser.add_argument("--lr_base", type=float, default=8.0, help="of the runs as they should be (%(default)s)")
+    parser.add_argument("--picture", type=Path, default=PICTURE)
+    args = parser.parse_args(argv)
+    usual = ["--epochs", str(args.epochs), "--lr_base", str(args.lr_base), *(SMALL if args.small else [])]
+    healthy = {f"PixPro, seed {seed}": ["--seed", str(seed)] for seed in range(args.seeds)}
+    others = {
+        "PixContrast": ["--loss", "pixcontrast"],
+        "learning rate x 100": ["--lr_base", str(100 * args.lr_base)],
+        "no propagation, momentum 0": ["--momentum_base", "0"],
+    }
+    folders = {name: args.output_dir / name.replace(", ", "-").replace(" ", "-") for name in healthy | others}
+    for name, changes in (healthy | others).items():
+        make(folders[name], usual + changes, small=args.small, propagated="no propagation" not in name)
+    shown = ["PixPro, seed 0", *others]
+    picture = compare([folders[name] for name in shown], PANELS, shown)
+    args.picture.parent.mkdir(parents=True, exist_ok=True)
+    picture.quantize(64).save(args.picture, optimize=True)
+    print("| run | loss | agreement | rank of the targets | spread | said |\n|---|---|---|---|---|---|")
+    print("\n".join(table_row(name, folder) for name, folder in folders.items()))
+
+
+if __name__ == "__main__":
+    main()
