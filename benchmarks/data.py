@@ -32,8 +32,8 @@ from benchmarks import names, photos
 from benchmarks.official_views import OfficialViews
 from pixpro.augment import augment
 from pixpro.data import make_loader
+from pixpro.data.samples import Samples
 from pixpro.images import Images, decode, open_images
-from pixpro.samples import Samples
 
 
 class OfficialDataset(Dataset):

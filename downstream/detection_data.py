@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from downstream.annotated import AnnotatedImage
-from pixpro.decode import BadImage, decode
 from pixpro.errors import UserError
+from pixpro.images.decode import BadImage, decode
 
 
 class TrainImages(Dataset):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from pixpro.augment import MEAN, STD
 from pixpro.cores import available_cores
-from pixpro.decode import BadImage, decode
 from pixpro.encoder import TRUNK
 from pixpro.errors import UserError
+from pixpro.images.decode import BadImage, decode
 
 
 def trunk_only(model: nn.Module) -> nn.Sequential:

@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 
 from pixpro import checkpoint
-from pixpro.backbone import load_backbone
+from pixpro.compat.backbone import load_backbone
 from pixpro.cores import share_cores
 from pixpro.distributed import Process, join, launch, leave
 from pixpro.encoder import ARCHS

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from downstream.detection_data import as_tensor
 from downstream.segmentation_net import VOID
 from downstream.segmentation_sets import MaskedImage, SegmentationSet
-from pixpro.decode import MAX_PIXELS, BadImage, decode
 from pixpro.errors import UserError
+from pixpro.images.decode import MAX_PIXELS, BadImage, decode
 
 PADDING = (124, 116, 104)  # ImageNet's mean colour: zero after normalisation
 

@@ -13,7 +13,7 @@ from downstream.detection_data import loader
 from downstream.segmentation_data import WholeImages
 from downstream.segmentation_net import VOID
 from pixpro.distributed import Process
-from pixpro.scene_files import voc_palette
+from pixpro.scenes.files import voc_palette
 
 
 @torch.no_grad()

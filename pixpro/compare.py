@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pixpro.chart import Panel, Points, draw_chart
 from pixpro.errors import UserError
+from pixpro.visualize.chart import Panel, Points, draw_chart
 
 # name in metrics.jsonl -> title of its panel
 TITLES = {

@@ -12,11 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pixpro.augment import augment
 from pixpro.data import Batch, Loader
+from pixpro.data.prefetch import prefetch
 from pixpro.errors import UserError
 from pixpro.health import health, observe
 from pixpro.model import DensePretraining
 from pixpro.nonfinite import LOWEST_SCALE, Buffers, all_finite, limit_scale, loss_gradient
-from pixpro.prefetch import prefetch
 from pixpro.views import View
 
 

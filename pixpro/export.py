@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixpro.backbone import backbone, load_backbone
 from pixpro.compat import Checkpoint, read_checkpoint
+from pixpro.compat.backbone import backbone, load_backbone
 from pixpro.encoder import Encoder
 from pixpro.errors import UserError
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pixpro.augment import augment, draw_colour
 from pixpro.batch_statistics import batch_statistics
-from pixpro.decode import BadImage, decode
 from pixpro.encoder import Encoder
 from pixpro.errors import UserError
 from pixpro.geometry import inside, positive_pairs
+from pixpro.images.decode import BadImage, decode
 from pixpro.precision import at_least_float32, full_precision
 from pixpro.views import Distance, View, crop_box, crop_pixels, draw_crop
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 
 from pixpro import distributed
-from pixpro.check import expected_pairs
 from pixpro.console import duration
 from pixpro.data import Loader
-from pixpro.decode import BadImage, decode
 from pixpro.engine import Trainer
 from pixpro.errors import UserError
 from pixpro.images import Images
+from pixpro.images.check import expected_pairs
+from pixpro.images.decode import BadImage, decode
 from pixpro.usage import GB, Speed, memory_limit, peak_memory
 from pixpro.views import Distance
 

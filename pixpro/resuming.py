@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pixpro.checkpoint import LAST, load, load_newest
+from pixpro.compat.initialise import initialise
 from pixpro.engine import Trainer
 from pixpro.errors import UserError
-from pixpro.initialise import initialise
 
 # What the tensors' shapes or the meaning of a step number depend on.
 FIXED = (

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixpro.augment import draw_colour
+from pixpro.data.samples import Batch
 from pixpro.encoder import Encoder
 from pixpro.engine import Trainer
 from pixpro.heads import ConvHead
 from pixpro.model import DensePretraining, PixPro
 from pixpro.momentum import momentum_copy
 from pixpro.optim import LARS, parameter_groups
-from pixpro.samples import Batch
 from pixpro.schedules import warmup_cosine_lr
 from pixpro.views import View, crop_box, crop_pixels, draw_crop
 

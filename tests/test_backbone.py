@@ -10,10 +10,10 @@ from torch import nn
 
 import pixpro
 import train
+from pixpro.compat.initialise import initialise
+from pixpro.compat.trunk import arch_of, check_trunk, trunk_of
 from pixpro.encoder import ARCHS
 from pixpro.errors import UserError
-from pixpro.initialise import initialise
-from pixpro.trunk import arch_of, check_trunk, trunk_of
 from pixpro.views import View
 from tests import foreign_models as foreign
 from tests.foreign_models import randomised, wrapped

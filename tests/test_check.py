@@ -6,8 +6,8 @@ import random
 import pytest
 import torch
 
-from pixpro.check import expected_pairs, main, scan
 from pixpro.images import open_images
+from pixpro.images.check import expected_pairs, main, scan
 from pixpro.views import draw_crop
 from tests import pictures
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from pixpro.bad_files import BadFiles, printable
 from pixpro.data import Loader, make_loader
-from pixpro.decode import BadImage
+from pixpro.data.bad_files import BadFiles, printable
+from pixpro.data.order import epoch_order
+from pixpro.data.samples import Batch, generator
 from pixpro.errors import UserError
 from pixpro.images import decode, open_images
-from pixpro.order import epoch_order
-from pixpro.samples import Batch, generator
+from pixpro.images.decode import BadImage
 from pixpro.views import crop_box, crop_pixels, draw_crop
 from tests import pictures
 
@@ -323,7 +323,7 @@ def test_a_mistake_of_ours_in_a_worker_keeps_its_traceback(source, monkeypatch):
     def broken(*_):
         raise RuntimeError("a mistake")
 
-    monkeypatch.setattr("pixpro.samples.draw_colour", broken)  # forked workers inherit it
+    monkeypatch.setattr("pixpro.data.samples.draw_colour", broken)  # forked workers inherit it
     with pytest.raises(RuntimeError, match="(?s)Traceback.*draw_colour.*a mistake"):
         list(loader_of(source, workers=1, start_method="fork"))
 

@@ -20,8 +20,8 @@ from downstream.program import load_trunk
 from downstream.recipes import RECIPES, Recipe, scaled
 from pixpro.checkpoint import LAST
 from pixpro.metrics import Metrics
-from pixpro.scene_coco import write_coco
 from pixpro.scenes import write_scenes
+from pixpro.scenes.coco import write_coco
 
 ROOT = Path(__file__).parents[1]
 SMALL = "--arch resnet18 --batch-size 2 --scale 0.00002 --train-sizes 64 80 --test-size 64 --regions 8 --workers 0"

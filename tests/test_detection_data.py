@@ -14,8 +14,8 @@ from downstream.detection_data import ImagesToTest, TrainImages, grouped_batches
 from downstream.voc import load_voc
 from downstream.voc_ap import Detections
 from pixpro.errors import UserError
-from pixpro.scene_coco import write_coco
 from pixpro.scenes import write_scenes
+from pixpro.scenes.coco import write_coco
 
 XML = """<annotation><size><width>40</width><height>30</height><depth>3</depth></size>{}</annotation>"""
 OBJECT = (

@@ -18,8 +18,8 @@ from downstream.feature_parity import RIGHT, WRONG, c4_features, c4_model
 from downstream.verification import checkpoint_features
 from downstream.weights_file import read_weights, shape_settings, write_weights
 from pixpro.errors import UserError
-from pixpro.scene_coco import write_coco
 from pixpro.scenes import write_scenes
+from pixpro.scenes.coco import write_coco
 from tests.detectron2_settings import COMMON, MSRA, PUBLISHED, RGB
 from tests.trunks import encoder_of, neck_of
 

@@ -15,8 +15,8 @@ import pytest
 
 from downstream.conversion import convert, described
 from downstream.weights_file import write_weights
-from pixpro.scene_coco import write_coco
 from pixpro.scenes import write_scenes
+from pixpro.scenes.coco import write_coco
 from tests.test_downstream_shell import SCRIPTS
 from tests.trunks import encoder_of
 

@@ -13,9 +13,9 @@ from downstream.finetune_paths import missing_paths
 from downstream.published import results_table
 from downstream.weights_file import rgb_settings
 from pixpro.errors import UserError
-from pixpro.scene_coco import write_coco
-from pixpro.scene_drawing import CLASSES
 from pixpro.scenes import write_scenes
+from pixpro.scenes.coco import write_coco
+from pixpro.scenes.drawing import CLASSES
 from tests.detectron2_settings import COMMON, MSRA, PUBLISHED, RGB
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: pip install -r requirements.txt")

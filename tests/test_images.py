@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixpro import listing
-from pixpro.decode import BadImage
 from pixpro.errors import UserError
-from pixpro.images import decode, open_images
-from pixpro.names import Names
+from pixpro.images import decode, listing, open_images
+from pixpro.images.decode import BadImage
+from pixpro.images.names import Names
 from tests import pictures
 
 JPEG = pictures.encoded(pictures.texture(20, 30), "JPEG")
@@ -124,7 +123,7 @@ def settled(monkeypatch):
 
 def scans(monkeypatch) -> list[str]:
     """Folders walked from now on."""
-    from pixpro import folders
+    from pixpro.images import folders
 
     walked, walk = [], folders.walk
 
@@ -252,7 +251,7 @@ def test_a_folder_of_shards_is_read_in_order(tmp_path):
 
 
 def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
-    from pixpro import archives
+    from pixpro.images import archives
 
     monkeypatch.setattr(archives, "MAX_OPEN", 2)
     for k in range(5):
@@ -277,7 +276,7 @@ def test_tar_members_that_are_no_regular_files_are_left_out(tmp_path):
 
 
 def test_the_index_of_a_tar_is_kept_until_the_tar_changes(tmp_path, settled, monkeypatch):
-    from pixpro.archives import TarStore
+    from pixpro.images.archives import TarStore
 
     shard = make_tar(tmp_path / "x.tar", {"1.jpg": b"one"})
     indexed, members = [], TarStore.members
@@ -302,7 +301,7 @@ def test_zip_files_stored_and_deflated(tmp_path):
 
 
 def test_a_zip_bomb_is_a_bad_image(tmp_path, monkeypatch):
-    from pixpro import archives
+    from pixpro.images import archives
 
     monkeypatch.setattr(archives, "MAX_BYTES", 10**6)
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:

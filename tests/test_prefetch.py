@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pixpro.data import Batch
-from pixpro.prefetch import prefetch
+from pixpro.data.prefetch import prefetch
 from pixpro.views import View
 
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from pixpro.errors import UserError
-from pixpro.scene_coco import outlines, write_coco
-from pixpro.scene_drawing import draw_scene
-from pixpro.scene_files import VOID, describe_objects, voc_palette
 from pixpro.scenes import CLASSES, sample_scenes, write_scenes
+from pixpro.scenes.coco import outlines, write_coco
+from pixpro.scenes.drawing import draw_scene
+from pixpro.scenes.files import VOID, describe_objects, voc_palette
 
 
 @pytest.fixture(scope="module")

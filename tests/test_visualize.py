@@ -12,16 +12,23 @@ import torchvision
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from pixpro import PixContrast, PixPro, pair
-from pixpro.dense_features import load_dense_features
-from pixpro.drawing import INK, VIEW_COLOURS, Panel, fit, heat_colours, place_colours, sheet, wrapped
+from pixpro import PixContrast, PixPro
 from pixpro.errors import UserError
-from pixpro.feature_panels import component_colours, cosines, shown_range, similarity_panels, whole_image
-from pixpro.html_page import Section, html_page
-from pixpro.pair import displayable, make_pair
-from pixpro.pair_panels import pair_panels, pair_summary, pairs_image, view_image
-from pixpro.scene_drawing import draw_scene
-from pixpro.visualize import main
+from pixpro.scenes.drawing import draw_scene
+from pixpro.visualize import pair
+from pixpro.visualize.command import main
+from pixpro.visualize.dense_features import load_dense_features
+from pixpro.visualize.drawing import INK, VIEW_COLOURS, Panel, fit, heat_colours, place_colours, sheet, wrapped
+from pixpro.visualize.feature_panels import (
+    component_colours,
+    cosines,
+    shown_range,
+    similarity_panels,
+    whole_image,
+)
+from pixpro.visualize.html_page import Section, html_page
+from pixpro.visualize.pair import displayable, make_pair
+from pixpro.visualize.pair_panels import pair_panels, pair_summary, pairs_image, view_image
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pixpro.decode import MAX_PIXELS, BadImage, check_size, decode, jpeg_header
-from pixpro.order import Key
-from pixpro.samples import Batch, Samples
+from pixpro.data.order import Key
+from pixpro.data.samples import Batch, Samples
+from pixpro.images.decode import MAX_PIXELS, BadImage, check_size, decode, jpeg_header
 from pixpro.views import View
 
 

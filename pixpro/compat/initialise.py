@@ -5,8 +5,8 @@ import torchvision
 from torch import Tensor, nn
 
 from pixpro.compat import read_checkpoint, to_pixpro
+from pixpro.compat.trunk import COUNTER, arch_of, trunk_of
 from pixpro.errors import UserError
-from pixpro.trunk import COUNTER, arch_of, trunk_of
 
 PARTS = {
     "encoder.neck.": "neck",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pixpro.scene_drawing import CLASSES
+from pixpro.scenes.drawing import CLASSES
 
 SPLITS = {"train2017": "trainval", "val2017": "test"}
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pixpro.errors import UserError
-from pixpro.scene_drawing import CLASSES
-from pixpro.scene_files import scene_files
+from pixpro.scenes.drawing import CLASSES
+from pixpro.scenes.files import scene_files
 
 __all__ = ["CLASSES", "sample_scenes", "write_scenes"]
 

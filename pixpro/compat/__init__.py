@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pixpro.compat.layouts import layout_of, rename
+from pixpro.compat.safe_load import load_untrusted, one_line
+from pixpro.compat.trunk import arch_of, check_finite, trunk_of
 from pixpro.errors import UserError
-from pixpro.layouts import layout_of, rename
-from pixpro.safe_load import load_untrusted, one_line
-from pixpro.trunk import arch_of, check_finite, trunk_of
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from pixpro.dense_features import DenseFeatures, load_dense_features
-from pixpro.drawing import sheet
 from pixpro.errors import UserError
-from pixpro.feature_panels import component_panels, similarity_panels
-from pixpro.html_page import Section, html_page
-from pixpro.pair import Pair, make_pair
-from pixpro.pair_panels import pair_panels, pair_summary
+from pixpro.visualize.dense_features import DenseFeatures, load_dense_features
+from pixpro.visualize.drawing import sheet
+from pixpro.visualize.feature_panels import component_panels, similarity_panels
+from pixpro.visualize.html_page import Section, html_page
+from pixpro.visualize.pair import Pair, make_pair
+from pixpro.visualize.pair_panels import pair_panels, pair_summary
 
 ABOUT = (
     "Each image was cropped, flipped and coloured twice as in training. Cells of the two feature maps that show the "
@@ -103,7 +103,3 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

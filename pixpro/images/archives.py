@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pixpro.decode import BadImage
 from pixpro.errors import UserError
-from pixpro.folders import MAX_BYTES, is_image
-from pixpro.listing import Arrays, cached
-from pixpro.names import Names
+from pixpro.images.decode import BadImage
+from pixpro.images.folders import MAX_BYTES, is_image
+from pixpro.images.listing import Arrays, cached
+from pixpro.images.names import Names
 
 ARCHIVES = (".tar", ".zip")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")

@@ -5,10 +5,20 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from pixpro.drawing import VIEW_COLOURS, Panel, draw_grid, fit, framed, outline_cell, place_colours, sheet, tint_cells
 from pixpro.geometry import cell_centers, positive_pairs
-from pixpro.pair import Pair, displayable
 from pixpro.views import View
+from pixpro.visualize.drawing import (
+    VIEW_COLOURS,
+    Panel,
+    draw_grid,
+    fit,
+    framed,
+    outline_cell,
+    place_colours,
+    sheet,
+    tint_cells,
+)
+from pixpro.visualize.pair import Pair, displayable
 
 SIDE = 336  # of a view's panel
 WIDEST = 760  # of the image's panel

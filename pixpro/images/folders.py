@@ -5,9 +5,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from pixpro.decode import BadImage
-from pixpro.listing import Arrays, cached
-from pixpro.names import Names
+from pixpro.images.decode import BadImage
+from pixpro.images.listing import Arrays, cached
+from pixpro.images.names import Names
 
 EXTENSIONS = tuple(
     b".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm".split()  # what decode reads

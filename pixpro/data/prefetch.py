@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from pixpro.samples import Batch
+from pixpro.data.samples import Batch
 from pixpro.views import View
 
 

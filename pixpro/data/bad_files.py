@@ -3,9 +3,9 @@
 import logging
 import math
 
-from pixpro.decode import BadImage, decode
 from pixpro.errors import UserError
 from pixpro.images import Images
+from pixpro.images.decode import BadImage, decode
 
 LOG = logging.getLogger(__name__)
 LISTED = 20  # bad files named in the message that stops a run

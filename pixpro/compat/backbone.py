@@ -7,8 +7,8 @@ import torchvision
 from torch import Tensor, nn
 
 from pixpro.compat import read_checkpoint
+from pixpro.compat.trunk import COUNTER
 from pixpro.errors import UserError
-from pixpro.trunk import COUNTER
 
 
 def load_backbone(path: str | os.PathLike, arch: str | None = None) -> nn.Module:

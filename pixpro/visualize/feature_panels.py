@@ -7,10 +7,10 @@ from PIL import Image
 from torch import Tensor
 
 from pixpro.augment import MEAN, STD
-from pixpro.dense_features import DenseFeatures
-from pixpro.drawing import VIEW_COLOURS, Panel, fit, framed, heat_colours, outline_cell, tint_cells
-from pixpro.pair import Pair, displayable
-from pixpro.pair_panels import SIDE, WIDEST
+from pixpro.visualize.dense_features import DenseFeatures
+from pixpro.visualize.drawing import VIEW_COLOURS, Panel, fit, framed, heat_colours, outline_cell, tint_cells
+from pixpro.visualize.pair import Pair, displayable
+from pixpro.visualize.pair_panels import SIDE, WIDEST
 
 STAGES = {
     "trunk": "trunk",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from pixpro.drawing import BACKGROUND, FAINT, INK, Colour, font
+from pixpro.visualize.drawing import BACKGROUND, FAINT, INK, Colour, font
 
 # Told apart also by colour-blind readers, and dark enough for thin lines on paper (Okabe and Ito).
 COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (120, 94, 20), (86, 180, 233), (60, 60, 60))

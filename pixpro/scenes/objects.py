@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pixpro.scene_backgrounds import blend, noise, ramp
+from pixpro.scenes.backgrounds import blend, noise, ramp
 
 Fields = tuple[np.ndarray, np.ndarray]  # signed distance to the outline (< 0 inside), colours (h, w, 3)
 

@@ -3,15 +3,14 @@
 import bisect
 import itertools
 import os
-import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pixpro.archives import ARCHIVES, COMPRESSED, open_archive
-from pixpro.decode import BadImage, decode
 from pixpro.errors import UserError
-from pixpro.folders import EXTENSIONS, FolderStore
+from pixpro.images.archives import ARCHIVES, COMPRESSED, open_archive
+from pixpro.images.decode import BadImage, decode
+from pixpro.images.folders import EXTENSIONS, FolderStore
 
 __all__ = ["BadImage", "Images", "decode", "open_images"]
 
@@ -88,7 +87,3 @@ def _shards(folder: str) -> list[str]:
     """Archives directly in a folder, sorted."""
     with os.scandir(folder) as entries:
         return sorted(entry.path for entry in entries if entry.name.lower().endswith(ARCHIVES) and entry.is_file())
-
-
-if __name__ == "__main__":
-    runpy.run_module("pixpro.check", run_name="__main__")  # it stands above this module, which must not import it

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pixpro.backbone import backbone
 from pixpro.compat import Checkpoint, read_checkpoint
+from pixpro.compat.backbone import backbone
 from pixpro.encoder import TRUNK
 from pixpro.errors import UserError
 from pixpro.heads import ConvHead

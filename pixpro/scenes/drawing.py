@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from pixpro.scene_backgrounds import BACKGROUNDS, noise, random_palette
-from pixpro.scene_objects import OBJECTS
+from pixpro.scenes.backgrounds import BACKGROUNDS, noise, random_palette
+from pixpro.scenes.objects import OBJECTS
 
 CLASSES = tuple(OBJECTS)
 SIDES = (

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pixpro.bad_files import printable
 from pixpro.cores import available_cores
-from pixpro.decode import BadImage, decode
+from pixpro.data.bad_files import printable
 from pixpro.errors import UserError
 from pixpro.geometry import positive_pairs
 from pixpro.images import Images, open_images
+from pixpro.images.decode import BadImage, decode
 from pixpro.views import Distance, crop_box, draw_crop
 
 SIMULATED = 4000  # crop pairs; the share of positives then has a standard error below 2 % of itself
@@ -135,7 +135,3 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(summary(source, report, args.image_size, args.threshold, args.crop_min))
     return 1 if report.bad else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

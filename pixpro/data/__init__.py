@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch.utils.data import DataLoader
 
-from pixpro.bad_files import BadFiles, printable
+from pixpro.data.bad_files import BadFiles, printable
+from pixpro.data.order import MicroBatches
+from pixpro.data.samples import Batch, NothingReadable, Samples
 from pixpro.errors import UserError
-from pixpro.gpu_decode import EncodedSamples, Finished
 from pixpro.images import Images
-from pixpro.order import MicroBatches
-from pixpro.samples import Batch, NothingReadable, Samples
+from pixpro.images.gpu_decode import EncodedSamples, Finished
 from pixpro.views import Distance
 
 __all__ = ["Batch", "Loader", "make_loader"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pixpro.scene_drawing import CLASSES, Scene, draw_scene
+from pixpro.scenes.drawing import CLASSES, Scene, draw_scene
 
 VOID = 255  # VOC's mark for pixels that no score counts
 _OBJECT = """	<object>

@@ -1,0 +1,7 @@
+"""`python -m pixpro.images check DIR`: a look at a data set before a run."""
+
+import sys
+
+from pixpro.images.check import main
+
+sys.exit(main())

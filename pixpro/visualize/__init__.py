@@ -1,0 +1,1 @@
+"""Pictures of pairs, of dense features, and of metrics."""
