@@ -136,11 +136,19 @@ def check_output(args: argparse.Namespace) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; --output-dir expects a folder")
     if args.resume:
-        path = checkpoint.find(args.resume, folder)
+        path = to_resume(args)
         if path is not None:
             resumable(path, args)
     elif (folder / checkpoint.LAST).exists():
         raise UserError(f"{folder} holds a run already; go on with --resume auto or give another --output-dir")
+
+
+def to_resume(args: argparse.Namespace) -> Path | None:
+    """The checkpoint that --resume asks for; None with `auto` in a folder that has none, or without --resume."""
+    last = args.output_dir / checkpoint.LAST
+    if args.resume == "auto":
+        return last if last.exists() else None
+    return Path(args.resume) if args.resume else None
 
 
 def resumable(path: Path, args: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from downstream.program import resumable, settings
+from downstream.program import resumable, settings, to_resume
 from pixpro import checkpoint
 from pixpro.distributed import Process
 from pixpro.errors import UserError
@@ -19,7 +19,7 @@ Batch = tuple[list[Tensor], list[dict[str, Tensor]]]  # images, and what is know
 
 def resume(args: argparse.Namespace, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Iterations that are done: 0, or those of the checkpoint that --resume names, whose state is loaded."""
-    path = checkpoint.find(args.resume, args.output_dir) if args.resume else None
+    path = to_resume(args)
     if path is None:
         return 0
     state = resumable(path, args)
@@ -37,7 +37,11 @@ def save(
     """Write the checkpoint after so many iterations, in the main process."""
     if process.is_main:
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-        checkpoint.save(args.output_dir / checkpoint.LAST, {**state, "config": settings(args)})
+        path = args.output_dir / checkpoint.LAST
+        try:
+            checkpoint.save(path, {**state, "config": settings(args)})
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error}; make room and go on with --resume auto") from error
 
 
 def train(

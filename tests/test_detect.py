@@ -1,5 +1,6 @@
 """detect.py as a program: it trains, resumes exactly, tests on several processes, and refuses what is wrong."""
 
+import argparse
 import contextlib
 import io
 import json
@@ -18,7 +19,10 @@ from downstream import detect
 from downstream.precise_bn import precise_batchnorm
 from downstream.program import load_trunk
 from downstream.recipes import RECIPES, Recipe, scaled
+from downstream.training import save
 from pixpro.checkpoint import LAST
+from pixpro.distributed import Process
+from pixpro.errors import UserError
 from pixpro.metrics import Metrics
 from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco
@@ -166,6 +170,15 @@ def test_a_finished_run_is_not_overwritten_nor_resumed_with_other_settings(progr
         assert program("--output-dir", finished[0], *options) == 2
         assert message in capsys.readouterr().err
     assert (finished[0] / LAST).read_bytes() == before
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_clear_line(tmp_path: Path):
+    net = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1)
+    nowhere = argparse.Namespace(output_dir=tmp_path / "gone")
+    with pytest.raises(UserError, match="cannot be written") as error:
+        save(nowhere, net, optimizer, 1, Process(0, 1, 1, torch.device("cpu")))
+    assert "\n" not in str(error.value)
 
 
 def test_it_starts_from_its_own_folder_with_nothing_installed():
