@@ -70,7 +70,7 @@ def run(config: Config) -> int:
     try:
         process = distributed.join(timedelta(minutes=config.timeout))
     except UserError as error:
-        return say(error)
+        return say(error, own=True)
     code = outcome(partial(plan if config.plan else train, config, process), process)
     distributed.leave()
     return code

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,6 +15,12 @@ from pixpro.rows import Rows
 LOG = logging.getLogger(__name__)
 
 
+def quiet_writer_threads(failure: threading.ExceptHookArgs) -> None:
+    """Print no traceback for TensorBoard's thread that could not write: `Metrics.write` hears of it and says so."""
+    if not (issubclass(failure.exc_type, OSError) and type(failure.thread).__module__.startswith("tensorboard.")):
+        threading.__excepthook__(failure)
+
+
 class Metrics:
     """Writes rows of numbers by step into a run's folder.
 
@@ -24,6 +31,7 @@ class Metrics:
         self.first_step, self.total_steps = first_step, total_steps
         self.started = time.perf_counter()
         self.rows = Rows(folder / "metrics.jsonl", first_step)
+        threading.excepthook = quiet_writer_threads
         self.board: SummaryWriter | None = SummaryWriter(str(folder), purge_step=first_step + 1)
 
     def write(self, step: int, values: dict[str, float], remarks: Sequence[str] = ()) -> None:

@@ -38,9 +38,12 @@ def abandon(error: Abandoned, process: Process) -> None:
     os._exit(code)
 
 
-def say(error: UserError | Ending, process: Process | None = None) -> int:
-    """Print an error's line unless another process has done so; returns its exit code."""
-    if first_to_speak(process):
+def say(error: UserError | Ending, process: Process | None = None, own: bool = False) -> int:
+    """Print an error's line unless another process has done so; returns its exit code.
+
+    own: it is about this process alone, such as its environment.
+    """
+    if own or first_to_speak(process):
         label = "" if getattr(error, "exit_code", 2) == 75 else "error: "
         print(label + printable(str(error)), file=sys.stderr, flush=True)
     return getattr(error, "exit_code", 2)
