@@ -82,7 +82,7 @@ def settle(config: Config) -> Config:
     if config.demo:
         scenes = sample_scenes()
         config = dataclasses.replace(config, data=[str(scenes / "train")], val_data=[str(scenes / "held_out")])
-    name = f"{'demo_' if config.demo else ''}{config.loss}_{config.arch}_{config.epochs}ep"
+    name = f"demo_{config.loss}" if config.demo else f"{config.loss}_{config.arch}_{config.epochs}ep"
     return dataclasses.replace(config, output_dir=config.output_dir or str(Path("output", name)))
 
 

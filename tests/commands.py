@@ -47,7 +47,10 @@ def check(command: Command) -> None:
                 raise Wrong("export without a value")
         else:
             raise Wrong(f"commands of the kind {program!r} are not known here: teach tests/commands.py to check them")
-    except (Wrong, SystemExit, OSError, SyntaxError, ImportError, IndexError) as error:
+    except SystemExit as ended:
+        if ended.code:  # --help ends a parser with 0
+            raise Wrong(f"{shlex.join(command.words)}: exit code {ended.code}") from ended
+    except (Wrong, OSError, SyntaxError, ImportError, IndexError) as error:
         raise Wrong(f"{shlex.join(command.words)}: {error}") from error
 
 

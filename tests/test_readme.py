@@ -53,6 +53,7 @@ def test_the_python_block_runs(block, tmp_path):
 
 GOOD = [
     "python train.py --demo",
+    "python train.py --help",
     "OMP_NUM_THREADS=1 python train.py \\\n    --data A B --batch_size 64 > log 2>&1",
     "torchrun --nnodes 2 --nproc_per_node=8 train.py --data DIR --loss pixcontrast",
     "git clone https://example.org/x/our-name.git\ncd our-name && source install_packages.sh --no-detectron2",
