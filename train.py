@@ -109,9 +109,8 @@ def train(config: Config, process: Process) -> None:
             held_out = open_held_out(config.val_data, config.image_size, config.distance) if process.is_main else None
         distributed.require_equal(process, {**shared_settings(config), "images": len(source)})
         trainer = build_trainer(config, len(source), len(loader), process)
+        found, settings = distributed.from_main(process, found), dataclasses.asdict(config)
         with distributed.together(process, "weights"):
-            found = distributed.from_main(process, found)
-            settings = dataclasses.asdict(config)
             account = begin(trainer, found, settings=settings, images=len(source), init=config.init)
         first_step, last_step = trainer.good_step, config.epochs * len(loader)
         with distributed.together(process, "output"):

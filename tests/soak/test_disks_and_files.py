@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from pixpro.decode import BadImage, decode
+from pixpro.images.decode import BadImage, decode
 
 from tests.runs import BATCH, Run, arguments, pictures, rows, weights
 from tests.soak.test_kills import wait_for_text
@@ -71,6 +71,7 @@ def test_a_thousand_damaged_images_are_pixels_or_bad_files(tmp_path, capsys):
     data, rng, bad = pictures(tmp_path / "images"), random.Random(0), 0
     good = [path.read_bytes() for path in sorted(data.iterdir())]
     for number in range(1000):
+        (data / f"good{number:04}.jpg").write_bytes(good[number % len(good)])
         content = damaged(rng.choice(good), rng)
         (data / f"damaged{number:04}.jpg").write_bytes(content)
         try:
