@@ -1,5 +1,6 @@
 """Checkpoints: written atomically, read without executing anything, checked against their own checksum."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,9 +32,15 @@ def write_partial(path: Path, state: dict[str, Any]) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # torch wraps what the file raised
-        partial.unlink(missing_ok=True)
+        discard(partial)
         raise OSError(reason(error)) from error
     return partial
+
+
+def discard(partial: Path) -> None:
+    """Remove an unfinished file, where the disk that refused it lets us."""
+    with contextlib.suppress(OSError):
+        partial.unlink()
 
 
 def reason(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from pixpro.checkpoint import newest_first, reason
+from pixpro.checkpoint import discard, newest_first, reason
 from pixpro.errors import UserError
 
 
@@ -34,7 +34,7 @@ class RunFolder:
             raise UserError(f"--output_dir {path}: cannot be written to ({reason(error)})") from None
         self._take()
         for left in path.glob(".*.partial"):
-            left.unlink(missing_ok=True)
+            discard(left)
 
     def _take(self) -> None:
         # Not flock: loader workers would inherit it, and hold it for seconds after their trainer was killed.
@@ -60,7 +60,7 @@ class RunFolder:
             partial.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
             os.replace(partial, self.path / name)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            discard(partial)
             raise UserError(f"--output_dir {self.path}: cannot be written to ({reason(error)})") from None
 
     def close(self) -> None:

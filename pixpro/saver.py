@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pixpro.checkpoint import LAST, reason, sync_folder, write_partial
+from pixpro.checkpoint import LAST, discard, reason, sync_folder, write_partial
 from pixpro.endings import NotSaved
 from pixpro.interval import Interval
 
@@ -85,7 +85,7 @@ class Saver:
             sync_folder(self.folder)
         except OSError as error:
             if partial is not None:
-                partial.unlink(missing_ok=True)
+                discard(partial)
             self.retry_at = time.monotonic() + self.retry_seconds
             LOG.warning(
                 "CHECKPOINT NOT WRITTEN at step %d: %s (%s); training goes on and the write will be tried again, "

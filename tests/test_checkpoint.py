@@ -189,6 +189,20 @@ def test_a_full_disk_is_a_warning_and_the_write_is_tried_again(tmp_path, monkeyp
     assert caplog.text.count("CHECKPOINT NOT WRITTEN") == 2 and "No space left on device" in caplog.text
 
 
+def test_a_disk_that_turns_read_only_between_write_and_rename_is_a_warning(tmp_path, monkeypatch, caplog):
+    writer = make_saver(tmp_path)
+    writer.write_now(lambda: state(1), patience=0)
+
+    def read_only(*args, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saver.os, "replace", read_only)
+        patch.setattr(Path, "unlink", read_only)
+        assert not writer._write(state(2))
+    assert "Read-only file system" in caplog.text and steps_on_disk(tmp_path) == [1]
+
+
 def test_a_last_write_that_never_succeeds_says_so(tmp_path, monkeypatch):
     writer = make_saver(tmp_path)
     writer.write_now(lambda: state(1), patience=0)

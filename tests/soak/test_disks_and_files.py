@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from pixpro.images.decode import BadImage, decode
 
+from pixpro.images.decode import BadImage, decode
 from tests.runs import BATCH, Run, arguments, pictures, rows, weights
 from tests.soak.test_kills import wait_for_text
 
@@ -96,12 +96,13 @@ def test_a_read_only_output_loses_no_step(tmp_path):
     assert whole.wait() == [0]
     run = Run(arguments(data, output, *MORE), quick_retries)
     wait_for_text(run, "step 20/")
-    subprocess.run(["mount", "--bind", output, output], check=True)
-    try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", output], check=True)
-        wait_for_text(run, "CHECKPOINT NOT WRITTEN")
-    finally:
-        subprocess.run(["umount", "-l", output], check=True)
+    side = tmp_path / "read only"
+    side.mkdir()
+    for mount in (["--bind", output, side], ["-o", "remount,ro,bind", side], ["--bind", side, output]):
+        subprocess.run(["mount", *mount], check=True)
+    wait_for_text(run, "CHECKPOINT NOT WRITTEN")
+    for place in (output, side):
+        subprocess.run(["umount", "-l", place], check=True)
     assert run.wait() == [0], run.text()
     assert "Read-only file system" in run.text() and "Traceback" not in run.text()
     assert (weights(output), rows(output)) == (weights(tmp_path / "whole"), rows(tmp_path / "whole"))
