@@ -24,16 +24,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import nn
 
-from downstream import detection_options as options
-from downstream.annotated import DetectionSet
-from downstream.detection_data import ImagesToTest, TrainImages, grouped_batches, loader
-from downstream.detection_inference import detect
-from downstream.detection_report import scores_of, table, write_pictures, write_results
-from downstream.detector import Detector, parameter_groups
-from downstream.precise_bn import precise_batchnorm
-from downstream.program import load_trunk, peak_memory, run_program, settings
-from downstream.recipes import RECIPES, Recipe, scaling_line
-from downstream.training import Batch, resume, save, step_seed, to_device, train
+from downstream.common.precise_bn import precise_batchnorm
+from downstream.common.program import load_trunk, peak_memory, run_program, settings
+from downstream.common.training import Batch, resume, save, step_seed, to_device, train
+from downstream.detection import options as options
+from downstream.detection.annotated import DetectionSet
+from downstream.detection.data import ImagesToTest, TrainImages, grouped_batches, loader
+from downstream.detection.detector import Detector, parameter_groups
+from downstream.detection.inference import detect
+from downstream.detection.recipes import RECIPES, Recipe, scaling_line
+from downstream.detection.report import scores_of, table, write_pictures, write_results
 from pixpro import checkpoint
 from pixpro.distributed import Process, synchronise_batchnorm
 

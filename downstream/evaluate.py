@@ -21,12 +21,12 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from downstream.frozen_trunk import calibrate, central_views, trunk_only, untrained_trunk
-from downstream.image_scores import ImageFeatureSet, image_scores, split_files
-from downstream.labelled import ClassSet, MaskSet, class_folders, image_files, mask_folder
-from downstream.mask_scores import DenseFeatureSet, count_classes, dense_scores
-from downstream.official_linear import official_linear_score
-from downstream.score_table import Scores, as_json, as_table
+from downstream.probes.frozen_trunk import calibrate, central_views, trunk_only, untrained_trunk
+from downstream.probes.image_scores import ImageFeatureSet, image_scores, split_files
+from downstream.probes.labelled import ClassSet, MaskSet, class_folders, image_files, mask_folder
+from downstream.probes.mask_scores import DenseFeatureSet, count_classes, dense_scores
+from downstream.probes.official_linear import official_linear_score
+from downstream.probes.score_table import Scores, as_json, as_table
 from pixpro import load_backbone
 from pixpro.batch_statistics import batch_statistics
 from pixpro.compat import read_checkpoint

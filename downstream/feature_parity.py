@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from downstream.conversion import convert, described
-from downstream.detectron2_names import SHAPES
-from downstream.detectron2_trunk import relative_difference
-from downstream.verification import checkpoint_features
-from downstream.weights_file import RGB_MEAN, RGB_STD, shape_settings, write_weights
+from downstream.conversion.convert import convert, described
+from downstream.conversion.names import SHAPES
+from downstream.conversion.trunk import relative_difference
+from downstream.conversion.verify import checkpoint_features
+from downstream.conversion.weights_file import RGB_MEAN, RGB_STD, shape_settings, write_weights
 from pixpro.compat import read_checkpoint
 from pixpro.errors import UserError
 
@@ -53,7 +53,7 @@ def c4_model(
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
 
-    from downstream import roi_heads  # noqa: F401  registers the head
+    from downstream.finetuning import roi_heads  # noqa: F401  registers the head
 
     cfg = get_cfg()
     cfg.merge_from_file(str(CONFIGS / "voc_c4_24k.yaml"))

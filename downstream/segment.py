@@ -21,16 +21,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from downstream.detection_data import loader
-from downstream.detection_report import write_results
-from downstream.detector import parameter_groups
-from downstream.program import add_options, check_output, load_trunk, peak_memory, positive, run_program, settings
-from downstream.recipes import SEGMENTATION_RECIPES, Recipe, scaled, scaling_line
-from downstream.segmentation_data import TrainCrops, WholeImages, shuffled_batches
-from downstream.segmentation_net import FCN
-from downstream.segmentation_scores import confusion, mean_iou, table, write_masks
-from downstream.segmentation_sets import SegmentationSet, load_cityscapes, load_voc_masks
-from downstream.training import resume, save, train
+from downstream.common.program import (
+    add_options,
+    check_output,
+    load_trunk,
+    peak_memory,
+    positive,
+    run_program,
+    settings,
+)
+from downstream.common.training import resume, save, train
+from downstream.detection.data import loader
+from downstream.detection.detector import parameter_groups
+from downstream.detection.recipes import SEGMENTATION_RECIPES, Recipe, scaled, scaling_line
+from downstream.detection.report import write_results
+from downstream.segmentation.data import TrainCrops, WholeImages, shuffled_batches
+from downstream.segmentation.net import FCN
+from downstream.segmentation.scores import confusion, mean_iou, table, write_masks
+from downstream.segmentation.sets import SegmentationSet, load_cityscapes, load_voc_masks
 from pixpro import checkpoint
 from pixpro.config import OneLineParser
 from pixpro.distributed import Process, synchronise_batchnorm

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from downstream.finetune import main
+from downstream.finetuning.command import main
 
 if __name__ == "__main__":
     main(__doc__, "coco_c4_1x", ("coco_2017_train", "coco_2017_val"))

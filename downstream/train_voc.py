@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from downstream.finetune import main
+from downstream.finetuning.command import main
 
 if __name__ == "__main__":
     main(__doc__, "voc_c4_24k", ("voc_2007_trainval", "voc_2012_trainval", "voc_2007_test"))

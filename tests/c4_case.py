@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from downstream.detector import Detector
+from downstream.detection.detector import Detector
 
 NUM_CLASSES = 3
 PROPOSALS = 4  # per image, in training and in testing

@@ -9,7 +9,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from downstream.detector import PIXEL_MEAN, PIXEL_STD, Detector
+from downstream.detection.detector import PIXEL_MEAN, PIXEL_STD, Detector
 
 
 @ROI_HEADS_REGISTRY.register()

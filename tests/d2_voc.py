@@ -8,8 +8,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.structures import Boxes, Instances
 
-from downstream.annotated import AnnotatedImage
-from downstream.voc_ap import Detections
+from downstream.detection.annotated import AnnotatedImage
+from downstream.detection.voc_ap import Detections
 from tests.voc_case import CLASSES
 
 OBJECT = """<object><name>{}</name><pose>Left</pose><truncated>0</truncated><difficult>{}</difficult>

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pixpro.chart import COLOURS, Panel, draw_chart, draw_panel, label, ticks
 
 from pixpro import chart
-from pixpro.chart import COLOURS, Panel, draw_chart, draw_panel, label, ticks
 from pixpro.compare import curve, main, read_rows, run_names
 from pixpro.errors import UserError
 

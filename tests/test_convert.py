@@ -13,11 +13,11 @@ import pytest
 import torch
 import torchvision
 
-from downstream.conversion import convert, described
-from downstream.detectron2_names import SHAPES, pyramid_name, trunk_name
-from downstream.detectron2_trunk import relative_difference, trunk_features
-from downstream.verification import checkpoint_features, probe_image, verify
-from downstream.weights_file import RGB_MEAN, RGB_STD, read_weights, write_weights
+from downstream.conversion.convert import convert, described
+from downstream.conversion.names import SHAPES, pyramid_name, trunk_name
+from downstream.conversion.trunk import relative_difference, trunk_features
+from downstream.conversion.verify import checkpoint_features, probe_image, verify
+from downstream.conversion.weights_file import RGB_MEAN, RGB_STD, read_weights, write_weights
 from pixpro.encoder import ARCHS, Encoder
 from pixpro.errors import UserError
 from tests.trunks import encoder_of, neck_of, state_dict_of, write_checkpoint

@@ -16,10 +16,10 @@ from torch import nn
 from torchvision.models import resnet18
 
 from downstream import detect
-from downstream.precise_bn import precise_batchnorm
-from downstream.program import load_trunk
-from downstream.recipes import RECIPES, Recipe, scaled
-from downstream.training import save
+from downstream.common.precise_bn import precise_batchnorm
+from downstream.common.program import load_trunk
+from downstream.common.training import save
+from downstream.detection.recipes import RECIPES, Recipe, scaled
 from pixpro.checkpoint import LAST
 from pixpro.distributed import Process
 from pixpro.errors import UserError

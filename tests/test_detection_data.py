@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from downstream.annotated import AnnotatedImage
-from downstream.coco import coco_scores, load_coco
-from downstream.detection_data import ImagesToTest, TrainImages, grouped_batches, loader, resize
-from downstream.voc import load_voc
-from downstream.voc_ap import Detections
+from downstream.detection.annotated import AnnotatedImage
+from downstream.detection.coco import coco_scores, load_coco
+from downstream.detection.data import ImagesToTest, TrainImages, grouped_batches, loader, resize
+from downstream.detection.voc import load_voc
+from downstream.detection.voc_ap import Detections
 from pixpro.errors import UserError
 from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco

@@ -10,9 +10,9 @@ from torch import nn
 from torchvision.models import resnet18, squeezenet1_0
 from torchvision.models.detection.image_list import ImageList
 
-from downstream.c4_heads import RegionPool, region_losses
-from downstream.c4_proposals import CellAnchors, ProposalNetwork
-from downstream.detector import Detector, parameter_groups
+from downstream.detection.c4_heads import RegionPool, region_losses
+from downstream.detection.c4_proposals import CellAnchors, ProposalNetwork
+from downstream.detection.detector import Detector, parameter_groups
 from pixpro.errors import UserError
 from tests import c4_case
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from downstream import finetune
-from downstream.conversion import build_pyramid, convert, described
-from downstream.detectron2_names import SHAPES, trunk_name
-from downstream.detectron2_trunk import relative_difference
+from downstream.conversion.convert import build_pyramid, convert, described
+from downstream.conversion.names import SHAPES, trunk_name
+from downstream.conversion.trunk import relative_difference
+from downstream.conversion.verify import checkpoint_features
+from downstream.conversion.weights_file import read_weights, shape_settings, write_weights
 from downstream.feature_parity import RIGHT, WRONG, c4_features, c4_model
-from downstream.verification import checkpoint_features
-from downstream.weights_file import read_weights, shape_settings, write_weights
+from downstream.finetuning import command as finetune
 from pixpro.errors import UserError
 from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco
@@ -31,7 +31,7 @@ pytestmark = [
     ),
     pytest.mark.filterwarnings("ignore"),
 ]
-CONFIGS = Path(finetune.__file__).parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "downstream" / "configs"
 VOC = ("voc_2007_trainval", "voc_2012_trainval", "voc_2007_test")
 COCO = ("coco_2017_train", "coco_2017_val")
 # On top of --trial, so that a run takes seconds.
@@ -78,7 +78,7 @@ def detector(config, arch, settings):
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
 
-    from downstream import roi_heads  # noqa: F401  registers the head
+    from downstream.finetuning import roi_heads  # noqa: F401  registers the head
 
     cfg = get_cfg()
     cfg.merge_from_file(str(CONFIGS / f"{config}.yaml"))
@@ -164,7 +164,7 @@ def test_a_pretrained_pyramid_works_in_detectron2s_fpn(data, resnet18):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_detectron2_reads_the_published_settings_from_our_configs(name):
-    from downstream.finetune_config import build_config, lookup
+    from downstream.finetuning.config import build_config, lookup
 
     for overlay, settings in (("weights_rgb", RGB), ("weights_msra", MSRA)):
         cfg, notes = build_config(
@@ -182,7 +182,7 @@ def test_detectron2_reads_the_published_settings_from_our_configs(name):
 
 
 def config_for(options, processes=1, device="cpu"):
-    from downstream.finetune_config import build_config
+    from downstream.finetuning.config import build_config
 
     return build_config(
         [CONFIGS / "voc_c4_24k.yaml", CONFIGS / "weights_rgb.yaml"],
@@ -234,7 +234,7 @@ def test_wrong_config_changes_are_named(options, words):
 
 @pytest.mark.parametrize("text", ["MODEL: [", "SOLVER:\n  NO_SUCH_KEY: 1\n", "SOLVER:\n  MAX_ITER: many\n"])
 def test_a_config_file_that_cannot_be_used_is_named(tmp_path, text):
-    from downstream.finetune_config import build_config
+    from downstream.finetuning.config import build_config
 
     (tmp_path / "mine.yaml").write_text(text)
     settings = {"weights": None, "output_dir": None, "options": [], "processes": 1, "device": "cpu"}

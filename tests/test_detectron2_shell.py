@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from downstream.conversion import convert, described
-from downstream.weights_file import write_weights
+from downstream.conversion.convert import convert, described
+from downstream.conversion.weights_file import write_weights
 from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco
 from tests.test_downstream_shell import SCRIPTS

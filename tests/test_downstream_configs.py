@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from downstream import finetune
-from downstream.batch_scaling import Schedule, scaled
-from downstream.config_check import check_config, trained_settings, weights_settings
-from downstream.finetune_classes import own_classes
-from downstream.finetune_paths import missing_paths
-from downstream.published import results_table
-from downstream.weights_file import rgb_settings
+from downstream.common.batch_scaling import Schedule, scaled
+from downstream.common.published import results_table
+from downstream.conversion.weights_file import rgb_settings
+from downstream.finetuning import command as finetune
+from downstream.finetuning.classes import own_classes
+from downstream.finetuning.config_check import check_config, trained_settings, weights_settings
+from downstream.finetuning.paths import missing_paths
 from pixpro.errors import UserError
 from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco
@@ -78,7 +78,7 @@ def test_one_wrong_setting_stops_the_run_and_is_named(key):
 
 
 def rgb_settings_of(arch):
-    from downstream.detectron2_names import SHAPES
+    from downstream.conversion.names import SHAPES
 
     return rgb_settings(SHAPES[arch])
 

@@ -15,13 +15,13 @@ from PIL import Image
 from scipy.optimize import minimize
 
 from downstream import evaluate
-from downstream.frozen_trunk import calibrate, central_view, untrained_trunk
-from downstream.image_scores import ImageFeatureSet, image_scores, split
-from downstream.labelled import CITYSCAPES_IDS, VOID, class_folders, mask_folder, read_mask
-from downstream.mask_scores import DenseFeatureSet, cell_labels, count_classes, dense_scores, segmentation_score
-from downstream.official_linear import train_classifier
-from downstream.probes import LinearProbe, confusion, fit_linear, knn_scores, mean_iou
-from downstream.score_table import as_json, as_table
+from downstream.probes.classifiers import LinearProbe, confusion, fit_linear, knn_scores, mean_iou
+from downstream.probes.frozen_trunk import calibrate, central_view, untrained_trunk
+from downstream.probes.image_scores import ImageFeatureSet, image_scores, split
+from downstream.probes.labelled import CITYSCAPES_IDS, VOID, class_folders, mask_folder, read_mask
+from downstream.probes.mask_scores import DenseFeatureSet, cell_labels, count_classes, dense_scores, segmentation_score
+from downstream.probes.official_linear import train_classifier
+from downstream.probes.score_table import as_json, as_table
 from pixpro import PixPro
 from pixpro.errors import UserError
 from pixpro.scenes import write_scenes

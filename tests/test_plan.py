@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
+from pixpro.check import expected_pairs
 
 import train
 from pixpro import PixPro, plan
-from pixpro.check import expected_pairs
 from pixpro.errors import UserError
 from pixpro.images import open_images
 from pixpro.plan import (

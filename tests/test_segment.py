@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from torchvision.models import resnet18, resnet50
 
 from downstream import segment
-from downstream.segmentation_data import TrainCrops, shuffled_batches
-from downstream.segmentation_net import FCN, pixel_loss
-from downstream.segmentation_scores import count_pairs, mean_iou
-from downstream.segmentation_sets import MaskedImage, SegmentationSet
+from downstream.segmentation.data import TrainCrops, shuffled_batches
+from downstream.segmentation.net import FCN, pixel_loss
+from downstream.segmentation.scores import count_pairs, mean_iou
+from downstream.segmentation.sets import MaskedImage, SegmentationSet
 from pixpro.checkpoint import LAST
 from pixpro.metrics import Metrics
 from pixpro.scenes import write_scenes

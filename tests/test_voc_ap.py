@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from downstream.annotated import AnnotatedImage
-from downstream.voc_ap import Detections, average_precisions, pixel_iou, voc_scores
+from downstream.detection.annotated import AnnotatedImage
+from downstream.detection.voc_ap import Detections, average_precisions, pixel_iou, voc_scores
 from tests.voc_case import CLASSES, make_case
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "voc_ap.json").read_text())

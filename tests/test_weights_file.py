@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from downstream.weights_file import read_weights, write_weights
+from downstream.conversion.weights_file import read_weights, write_weights
 from pixpro.errors import UserError
 
 FACTS = {

@@ -4,8 +4,8 @@ import random
 
 import numpy as np
 
-from downstream.annotated import AnnotatedImage
-from downstream.voc_ap import Detections
+from downstream.detection.annotated import AnnotatedImage
+from downstream.detection.voc_ap import Detections
 
 CLASSES = ["cat", "dog", "sheep"]
 

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.detection.image_list import ImageList
 
-from downstream.c4_heads import Predictor, RegionHeads, Res5
-from downstream.c4_proposals import ProposalNetwork
+from downstream.detection.c4_heads import Predictor, RegionHeads, Res5
+from downstream.detection.c4_proposals import ProposalNetwork
 from pixpro.errors import UserError
 
 # RGB in 0..255: what the pre-trained weights have seen

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from downstream.annotated import AnnotatedImage, DetectionSet, file_inside, trainable
-from downstream.finetune_paths import VOC_NAMES
+from downstream.detection.annotated import AnnotatedImage, DetectionSet, file_inside, trainable
+from downstream.finetuning.paths import VOC_NAMES
 from pixpro.errors import UserError
 
 CLASS_NAMES = [

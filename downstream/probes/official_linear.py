@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from downstream.frozen_trunk import normalised, pooled_features, read_image
-from downstream.labelled import Labelled
-from downstream.probes import accuracy
+from downstream.probes.classifiers import accuracy
+from downstream.probes.frozen_trunk import normalised, pooled_features, read_image
+from downstream.probes.labelled import Labelled
 from pixpro.cores import available_cores
 from pixpro.schedules import warmup_cosine_lr
 from pixpro.views import crop_pixels, draw_crop

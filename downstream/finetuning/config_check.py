@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from downstream.weights_file import read_weights
+from downstream.conversion.weights_file import read_weights
 from pixpro.errors import UserError
 
 # The config keys that decide what a backbone computes from an image.

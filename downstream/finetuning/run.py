@@ -10,14 +10,14 @@ from detectron2.config import CfgNode
 from detectron2.engine import launch
 from detectron2.utils.file_io import PathManager
 
-from downstream.config_check import check_config, trained_settings, weights_settings
-from downstream.finetune_classes import own_classes, register_classes
-from downstream.finetune_config import build_config, lookup
-from downstream.finetune_paths import missing_paths
-from downstream.finetune_worker import work
+from downstream.finetuning.classes import own_classes, register_classes
+from downstream.finetuning.config import build_config, lookup
+from downstream.finetuning.config_check import check_config, trained_settings, weights_settings
+from downstream.finetuning.paths import missing_paths
+from downstream.finetuning.worker import work
 from pixpro.errors import UserError
 
-TRIAL = Path(__file__).resolve().parent / "configs" / "cpu_trial.yaml"
+TRIAL = Path(__file__).resolve().parents[1] / "configs" / "cpu_trial.yaml"
 DOWNLOAD_SECONDS = 15  # without an answer, before a download counts as impossible
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from downstream.annotated import DetectionSet
-from downstream.coco import load_coco, require_pycocotools
-from downstream.detector import Detector
-from downstream.program import add_options, check_output, load_trunk, positive
-from downstream.recipes import RECIPES, Recipe, scaled
-from downstream.voc import load_voc
+from downstream.common.program import add_options, check_output, load_trunk, positive
+from downstream.detection.annotated import DetectionSet
+from downstream.detection.coco import load_coco, require_pycocotools
+from downstream.detection.detector import Detector
+from downstream.detection.recipes import RECIPES, Recipe, scaled
+from downstream.detection.voc import load_voc
 from pixpro.config import OneLineParser
 from pixpro.errors import UserError
 

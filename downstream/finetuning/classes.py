@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
 
-from downstream.finetune_paths import COCO_NAMES, VOC_NAMES
+from downstream.finetuning.paths import COCO_NAMES, VOC_NAMES
 from pixpro.errors import UserError
 
 

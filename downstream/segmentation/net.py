@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import ResNet
 
-from downstream.detector import PIXEL_MEAN, PIXEL_STD
+from downstream.detection.detector import PIXEL_MEAN, PIXEL_STD
 from pixpro.errors import UserError
 
 VOID = 255  # pixels that neither train nor count

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from downstream.annotated import AnnotatedImage
+from downstream.detection.annotated import AnnotatedImage
 
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 

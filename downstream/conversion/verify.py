@@ -7,9 +7,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-from downstream.conversion import Conversion, build_pyramid
-from downstream.detectron2_trunk import pyramid_features, relative_difference, trunk_features
-from downstream.weights_file import read_weights
+from downstream.conversion.convert import Conversion, build_pyramid
+from downstream.conversion.trunk import pyramid_features, relative_difference, trunk_features
+from downstream.conversion.weights_file import read_weights
 from pixpro.errors import UserError
 
 LARGEST_DIFFERENCE = 1e-5

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from downstream.annotated import AnnotatedImage, DetectionSet, file_inside, trainable
-from downstream.voc_ap import Detections
+from downstream.detection.annotated import AnnotatedImage, DetectionSet, file_inside, trainable
+from downstream.detection.voc_ap import Detections
 from pixpro.errors import UserError
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")

@@ -19,10 +19,10 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDete
 from detectron2.utils import comm
 from torch import Tensor
 
-from downstream import roi_heads  # noqa: F401  registers Res5ROIHeadsExtraNorm
-from downstream.finetune_classes import register_classes
-from downstream.published import results_table
-from downstream.weights_file import WeightsFile, read_weights
+from downstream.common.published import results_table
+from downstream.conversion.weights_file import WeightsFile, read_weights
+from downstream.finetuning import roi_heads  # noqa: F401  registers Res5ROIHeadsExtraNorm
+from downstream.finetuning.classes import register_classes
 from pixpro.errors import UserError
 
 TRUNK = re.compile(r"(?:.*\.)?((?:stem|res[2-5]\.\d+|fpn_(?:lateral|output)[2-5])\..+)")

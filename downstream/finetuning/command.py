@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from downstream.finetune_paths import missing_paths
+from downstream.finetuning.paths import missing_paths
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]
 CONFIGS = HERE / "configs"
 INSTALL = {
     "torch": "`source install_packages.sh` in the project's folder makes an environment with it",
@@ -102,9 +102,9 @@ def run(arguments: argparse.Namespace) -> None:
     from pixpro.errors import UserError
 
     try:
-        from downstream import finetune_run
+        from downstream.finetuning.run import run as fine_tune
 
-        finetune_run.run(arguments)
+        fine_tune(arguments)
     except ImportError as error:
         sys.exit(failure(f"detectron2 cannot be used: {error}; {INSTALL['detectron2']}"))
     except UserError as error:

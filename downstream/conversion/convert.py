@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import FeaturePyramidNetwork
 
-from downstream.detectron2_names import SHAPES, pyramid_name, trunk_name
-from downstream.weights_file import RGB_MEAN, RGB_STD
+from downstream.conversion.names import SHAPES, pyramid_name, trunk_name
+from downstream.conversion.weights_file import RGB_MEAN, RGB_STD
 from pixpro.compat.trunk import check_trunk, trunk_of
 from pixpro.errors import UserError
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from downstream.program import resumable, settings, to_resume
+from downstream.common.program import resumable, settings, to_resume
 from pixpro import checkpoint
 from pixpro.distributed import Process
 from pixpro.errors import UserError

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from downstream.annotated import AnnotatedImage, DetectionSet
-from downstream.coco import coco_scores
-from downstream.detection_data import read_pixels
-from downstream.published import results_table
-from downstream.voc_ap import Detections, voc_scores
+from downstream.common.published import results_table
+from downstream.detection.annotated import AnnotatedImage, DetectionSet
+from downstream.detection.coco import coco_scores
+from downstream.detection.data import read_pixels
+from downstream.detection.voc_ap import Detections, voc_scores
 
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#9a6324")
 

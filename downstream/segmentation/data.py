@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from downstream.detection_data import as_tensor
-from downstream.segmentation_net import VOID
-from downstream.segmentation_sets import MaskedImage, SegmentationSet
+from downstream.detection.data import as_tensor
+from downstream.segmentation.net import VOID
+from downstream.segmentation.sets import MaskedImage, SegmentationSet
 from pixpro.errors import UserError
 from pixpro.images.decode import MAX_PIXELS, BadImage, decode
 

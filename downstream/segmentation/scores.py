@@ -9,9 +9,9 @@ import torch.distributed as dist
 from PIL import Image
 from torch import Tensor, nn
 
-from downstream.detection_data import loader
-from downstream.segmentation_data import WholeImages
-from downstream.segmentation_net import VOID
+from downstream.detection.data import loader
+from downstream.segmentation.data import WholeImages
+from downstream.segmentation.net import VOID
 from pixpro.distributed import Process
 from pixpro.scenes.files import voc_palette
 

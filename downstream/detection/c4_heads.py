@@ -12,7 +12,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import roi_align
 
-from downstream.c4_proposals import STRIDE
+from downstream.detection.c4_proposals import STRIDE
 
 
 class RegionPool(nn.Module):

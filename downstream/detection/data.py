@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from downstream.annotated import AnnotatedImage
+from downstream.detection.annotated import AnnotatedImage
 from pixpro.errors import UserError
 from pixpro.images.decode import BadImage, decode
 

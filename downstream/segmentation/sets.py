@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from downstream.annotated import file_inside
+from downstream.detection.annotated import file_inside
 from pixpro.errors import UserError
 
 # labelIds of Cityscapes that are scored, in the order of classes 0 to 18; every other id is void.

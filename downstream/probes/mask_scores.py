@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from downstream.frozen_trunk import normalised, read_image, resized
-from downstream.labelled import VOID, read_mask
-from downstream.probes import confusion, fit_linear, knn_scores, mean_iou
+from downstream.probes.classifiers import confusion, fit_linear, knn_scores, mean_iou
+from downstream.probes.frozen_trunk import normalised, read_image, resized
+from downstream.probes.labelled import VOID, read_mask
 from pixpro.errors import UserError
 
 Pairs = list[tuple[Path, Path]]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from downstream.detectron2_names import SHAPES, Shape
+from downstream.conversion.names import SHAPES, Shape
 from pixpro.errors import UserError
 
 # ImageNet statistics of the pre-training, on detectron2's scale of 0..255.

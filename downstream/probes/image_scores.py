@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from downstream.frozen_trunk import pooled_features
-from downstream.labelled import ClassSet, Labelled
-from downstream.probes import accuracy, fit_linear, knn_scores
+from downstream.probes.classifiers import accuracy, fit_linear, knn_scores
+from downstream.probes.frozen_trunk import pooled_features
+from downstream.probes.labelled import ClassSet, Labelled
 from pixpro.errors import UserError
 
 

@@ -4,8 +4,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from downstream.detection_data import ImagesToTest, loader
-from downstream.voc_ap import Detections
+from downstream.detection.data import ImagesToTest, loader
+from downstream.detection.voc_ap import Detections
 from pixpro.distributed import Process
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
 
-from downstream.batch_scaling import KEYS, Schedule, scaled
+from downstream.common.batch_scaling import KEYS, Schedule, scaled
 from pixpro.errors import UserError
 
 NORMS = ("MODEL.RESNETS.NORM", "MODEL.FPN.NORM", "MODEL.ROI_BOX_HEAD.NORM", "MODEL.ROI_MASK_HEAD.NORM")
@@ -37,7 +37,7 @@ def build_config(
     reference = cfg.SOLVER.IMS_PER_BATCH
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
-    cfg.OUTPUT_DIR = str(output_dir or Path(__file__).parent / "output" / files[0].stem)
+    cfg.OUTPUT_DIR = str(output_dir or Path(__file__).resolve().parents[1] / "output" / files[0].stem)
     if len(options) % 2:
         raise UserError(f"config changes come as KEY VALUE pairs; {options[-1]!r} has no value")
     try:

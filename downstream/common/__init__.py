@@ -1,0 +1,1 @@
+"""What several programs of this folder share."""

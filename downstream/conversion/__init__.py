@@ -1,0 +1,1 @@
+"""Checkpoint -> weight file for detectron2, verified."""

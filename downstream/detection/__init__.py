@@ -1,0 +1,1 @@
+"""A detector on torchvision alone: what detect.py does."""

@@ -1,0 +1,1 @@
+"""Scores of frozen backbones: what evaluate.py does."""

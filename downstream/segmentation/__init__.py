@@ -1,0 +1,1 @@
+"""Semantic segmentation on torch alone: what segment.py does."""
