@@ -68,7 +68,7 @@ def test_a_hundred_kills_lose_nothing(tmp_path, capsys):
         in_save = rng.random() < 0.3
         run = rounds.start(partial(die_while_saving, rng.choice(MOMENTS), rng.randrange(8)) if in_save else None)
         if not in_save:
-            run.processes[0].join(rng.uniform(0, rounds.seconds))
+            run.processes[0].join(rng.uniform(0, rounds.seconds / 2))
             run.signal(signal.SIGKILL)
         codes = run.wait()
         assert codes[0] in (0, -signal.SIGKILL), run.text()
