@@ -6,11 +6,15 @@ python benchmarks/health.py --arch resnet50 --image_size 224 --batch_size 128 --
 
 import argparse
 import platform
+import sys
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from statistics import median
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pixpro import PixPro, distributed
 from pixpro.health import health, observe

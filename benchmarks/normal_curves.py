@@ -1,22 +1,26 @@
 """The picture and the table of docs/what-is-normal.md: runs that learn and runs made to collapse, side by side.
 
     python benchmarks/normal_curves.py --small      five convolutions in place of the demo's network: minutes
-    python benchmarks/normal_curves.py              the demo itself, five seeds and the failures: eight demos long
+    python benchmarks/normal_curves.py              the demo itself: as long as thirteen demos
 
-Each run is `train.py --demo` with the changes named here. Runs that are finished are not repeated.
+Each run is `train.py --demo` with the changes named in `runs`. Those that are finished are not repeated.
 """
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torchvision
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 import train
 from pixpro import ppm
 from pixpro.compare import compare, read_rows
+from pixpro.config import DEMO, DEMO_PIXPRO
 
 PANELS = ("loss", "target_rank", "target_std", "prediction_rank", "propagation_entropy", "grad_norm")
 SMALL = ["--image_size", "64", "--hidden_dim", "128", "--dim", "64"]
@@ -76,27 +80,33 @@ def table_row(name: str, folder: Path) -> str:
     )
 
 
+def runs(seeds: int) -> dict[str, list[str]]:
+    """What each run changes in the demo, by its name: those that should learn, then those made to fail."""
+    pixpro = ["--loss", "pixpro"]
+    named: dict[str, list[str]] = {}
+    for seed in range(seeds):
+        named[f"PixContrast, seed {seed}"] = ["--seed", str(seed)]
+        named[f"PixPro, seed {seed}"] = [*pixpro, "--seed", str(seed)]
+    named["PixContrast, learning rate x 100"] = ["--lr_base", str(100 * DEMO["lr_base"])]
+    named["PixPro, learning rate x 100"] = [*pixpro, "--lr_base", str(100 * DEMO_PIXPRO["lr_base"])]
+    named["PixPro, no propagation, momentum 0"] = [*pixpro, "--momentum_base", "0"]
+    return named
+
+
 def main(argv: list[str] | None = None) -> None:
     """Train what is missing, draw the picture, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", type=Path, default=Path("output/normal"))
     parser.add_argument("--small", action="store_true", help="a network of five convolutions, 64 pixels")
-    parser.add_argument("--seeds", type=int, default=5, help="runs of PixPro as it should be (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=6, help="of each run (%(default)s)")
-    parser.add_argument("--lr_base", type=float, default=8.0, help="of the runs as they should be (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="of the runs that should learn (%(default)s)")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     args = parser.parse_args(argv)
-    usual = ["--epochs", str(args.epochs), "--lr_base", str(args.lr_base), *(SMALL if args.small else [])]
-    healthy = {f"PixPro, seed {seed}": ["--seed", str(seed)] for seed in range(args.seeds)}
-    others = {
-        "PixContrast": ["--loss", "pixcontrast"],
-        "learning rate x 100": ["--lr_base", str(100 * args.lr_base)],
-        "no propagation, momentum 0": ["--momentum_base", "0"],
-    }
-    folders = {name: args.output_dir / name.replace(", ", "-").replace(" ", "-") for name in healthy | others}
-    for name, changes in (healthy | others).items():
-        make(folders[name], usual + changes, small=args.small, propagated="no propagation" not in name)
-    shown = ["PixPro, seed 0", *others]
+    named = runs(args.seeds)
+    folders = {name: args.output_dir / name.replace(", ", "-").replace(" ", "-") for name in named}
+    for name, changes in named.items():
+        arguments = [*(SMALL if args.small else []), *changes]
+        make(folders[name], arguments, small=args.small, propagated="no propagation" not in name)
+    shown = [name for name in named if "seed" not in name or "seed 0" in name]
     picture = compare([folders[name] for name in shown], PANELS, shown)
     args.picture.parent.mkdir(parents=True, exist_ok=True)
     picture.quantize(64).save(args.picture, optimize=True)
