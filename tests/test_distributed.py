@@ -47,6 +47,8 @@ def all_cases(folder: str) -> int:
     process = distributed.join()
     torch.set_num_threads(1)
     results = {case: step(case, process.rank, process.world_size) for case in CASES}
+    numbers = {"loss": torch.tensor(2.0 * process.rank), "wait": float(process.rank), "rank": 3.0}
+    results["means"] = distributed.mean_numbers(numbers, process.device)
     torch.save(results, Path(folder, f"{process.rank}.pt"))
     distributed.leave()
     return 0
@@ -69,6 +71,10 @@ def test_two_ranks_equal_one_process(two_ranks, case):
             torch.testing.assert_close(
                 rank[case][name], expected, rtol=1e-5, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
             )
+
+
+def test_numbers_are_averaged_over_the_ranks_by_name(two_ranks):
+    assert two_ranks[0]["means"] == two_ranks[1]["means"] == {"loss": 1.0, "wait": 0.5, "rank": 3.0}
 
 
 def test_conversion_keeps_names_weights_and_statistics():
