@@ -3,9 +3,11 @@
 They are forked from a server that has imported everything once. Only the backbone is replaced, by a tiny one.
 """
 
+import atexit
 import json
 import multiprocessing
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +93,7 @@ class Run:
 
     def __init__(self, argv: list[str], prepare: Act | None = None, ranks: int = 1, **environment: str) -> None:
         self.place = tempfile.mkdtemp(prefix="run-")
+        atexit.register(shutil.rmtree, self.place, ignore_errors=True)
         self.logs = [Path(self.place, f"log{rank}") for rank in range(ranks)]
         if ranks > 1:
             environment |= {"PIXPRO_RENDEZVOUS": f"file://{self.place}/store", "WORLD_SIZE": str(ranks)}
