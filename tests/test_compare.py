@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pixpro.chart import COLOURS, Panel, draw_chart, draw_panel, label, ticks
 
-from pixpro import chart
 from pixpro.compare import curve, main, read_rows, run_names
 from pixpro.errors import UserError
+from pixpro.visualize import chart
+from pixpro.visualize.chart import COLOURS, Panel, draw_chart, draw_panel, label, ticks
 
 
 def run(folder: Path, values: list) -> Path:

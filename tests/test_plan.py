@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
-from pixpro.check import expected_pairs
 
 import train
 from pixpro import PixPro, plan
 from pixpro.errors import UserError
 from pixpro.images import open_images
+from pixpro.images.check import expected_pairs
 from pixpro.plan import (
     Burst,
     Plan,
