@@ -25,28 +25,28 @@ from pixpro.config import Config, parse_args
 from pixpro.console import Console
 from pixpro.cores import share_cores
 from pixpro.data import Loader, make_loader
-from pixpro.determinism import make_deterministic
 from pixpro.distributed import Process
 from pixpro.engine import Trainer, amp_dtype
 from pixpro.errors import UserError
-from pixpro.faults import Watchdog
 from pixpro.images import Images, open_images
-from pixpro.interval import Interval
-from pixpro.loop import loop
 from pixpro.matching import encoder_matching
 from pixpro.metrics import Metrics
 from pixpro.model import DensePretraining, PixContrast, PixPro
-from pixpro.narration import introduce
 from pixpro.optim import make_optimizer
-from pixpro.outcome import abandon, outcome, say
 from pixpro.plan import explore, pairs_line, plan_lines
-from pixpro.preemption import StopRequest
-from pixpro.record import Record, open_held_out
-from pixpro.resuming import begin, find_state
-from pixpro.run_folder import RunFolder
-from pixpro.saver import Saver
+from pixpro.run.determinism import make_deterministic
+from pixpro.run.faults import Watchdog
+from pixpro.run.folder import RunFolder
+from pixpro.run.interval import Interval
+from pixpro.run.loop import loop
+from pixpro.run.narration import introduce
+from pixpro.run.outcome import abandon, outcome, say
+from pixpro.run.preemption import StopRequest
+from pixpro.run.record import Record, open_held_out
+from pixpro.run.resuming import begin, find_state
+from pixpro.run.saver import Saver
+from pixpro.run.skipped import SkippedSteps
 from pixpro.scenes import sample_scenes
-from pixpro.skipped import SkippedSteps
 from pixpro.usage import memory_limit
 from pixpro.verdict import Diagnosis
 from pixpro.views import View

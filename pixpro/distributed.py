@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pixpro.errors import UserError
-from pixpro.supervision import supervise
+from pixpro.run.supervision import supervise
 from pixpro.sync_batchnorm import CPUSyncBatchNorm
 
 RENDEZVOUS = "PIXPRO_RENDEZVOUS"

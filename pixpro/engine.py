@@ -16,7 +16,7 @@ from pixpro.data.prefetch import prefetch
 from pixpro.errors import UserError
 from pixpro.health import health, observe
 from pixpro.model import DensePretraining
-from pixpro.nonfinite import LOWEST_SCALE, Buffers, all_finite, limit_scale, loss_gradient
+from pixpro.run.nonfinite import LOWEST_SCALE, Buffers, all_finite, limit_scale, loss_gradient
 from pixpro.views import View
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from pixpro.rows import Rows
+from pixpro.run.rows import Rows
 
 LOG = logging.getLogger(__name__)
 

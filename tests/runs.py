@@ -17,7 +17,7 @@ from torch import nn
 
 import train
 from pixpro import checkpoint
-from pixpro.checksum import checksum
+from pixpro.run.checksum import checksum
 from tests.pictures import folder
 
 ROOT = Path(__file__).parent.parent

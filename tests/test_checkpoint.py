@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixpro import checkpoint, saver
-from pixpro.checksum import checksum
-from pixpro.endings import NotSaved
 from pixpro.errors import UserError
-from pixpro.interval import Interval
-from pixpro.run_folder import RunFolder
-from pixpro.saver import Saver
+from pixpro.run.checksum import checksum
+from pixpro.run.endings import NotSaved
+from pixpro.run.folder import RunFolder
+from pixpro.run.interval import Interval
+from pixpro.run.saver import Saver
 
 
 def state(step: int = 0) -> dict:
@@ -79,7 +79,7 @@ def test_every_single_change_changes_the_checksum():
 def test_a_checksum_of_endless_contents_ends(monkeypatch):
     circle: list = []
     circle.append(circle)
-    monkeypatch.setattr("pixpro.checksum.MAX_VALUES", 1000)
+    monkeypatch.setattr("pixpro.run.checksum.MAX_VALUES", 1000)
     with pytest.raises(ValueError, match="more than 1000 values"):
         checksum(circle)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pixpro import checkpoint
-from pixpro.endings import Stopped
+from pixpro.run.endings import Stopped
 from tests.runs import ROOT, STEPS, Run, arguments, pictures, rows, weights
 from tests.sabotage import signal_in_step
 

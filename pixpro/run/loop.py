@@ -2,12 +2,12 @@
 
 from pixpro import distributed
 from pixpro.data import Loader
-from pixpro.endings import Ending, Stopped
 from pixpro.engine import Trainer
 from pixpro.errors import UserError
-from pixpro.preemption import StopRequest
-from pixpro.record import Record
-from pixpro.skipped import SkippedSteps
+from pixpro.run.endings import Ending, Stopped
+from pixpro.run.preemption import StopRequest
+from pixpro.run.record import Record
+from pixpro.run.skipped import SkippedSteps
 from pixpro.usage import GB, Speed, peak_memory
 
 

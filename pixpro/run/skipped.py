@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pixpro.distributed import Process
-from pixpro.endings import Diverged
 from pixpro.engine import Step
-from pixpro.rows import Rows
+from pixpro.run.endings import Diverged
+from pixpro.run.rows import Rows
 
 LOG = logging.getLogger(__name__)
 FILE = "skipped_steps.jsonl"

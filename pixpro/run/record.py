@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pixpro.console import Console
-from pixpro.endings import Ending, NotSaved
 from pixpro.engine import Step
 from pixpro.errors import UserError
 from pixpro.images import open_images
 from pixpro.matching import MatchingScore, held_out_pairs
 from pixpro.metrics import Metrics
-from pixpro.narration import conclude
-from pixpro.saver import Saver
+from pixpro.run.endings import Ending, NotSaved
+from pixpro.run.narration import conclude
+from pixpro.run.saver import Saver
 from pixpro.verdict import Diagnosis
 from pixpro.views import Distance, View
 

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from pixpro.checkpoint import LAST, discard, reason, sync_folder, write_partial
-from pixpro.endings import NotSaved
-from pixpro.interval import Interval
+from pixpro.run.endings import NotSaved
+from pixpro.run.interval import Interval
 
 LOG = logging.getLogger(__name__)
 MakeState = Callable[[], dict[str, Any]]

@@ -5,7 +5,7 @@ import signal
 from types import FrameType
 
 from pixpro.distributed import Process
-from pixpro.endings import SIGNALS, end_at_once
+from pixpro.run.endings import SIGNALS, end_at_once
 
 
 class StopRequest:

@@ -8,9 +8,9 @@ import torch
 
 from pixpro.data import printable
 from pixpro.distributed import Process
-from pixpro.endings import Abandoned, Ending
 from pixpro.errors import UserError
-from pixpro.faults import of_communication, roll_call
+from pixpro.run.endings import Abandoned, Ending
+from pixpro.run.faults import of_communication, roll_call
 
 
 def outcome(function: Callable[[], None], process: Process) -> int:
