@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from pixpro import checkpoint, saver
+from pixpro import checkpoint
 from pixpro.engine import Trainer
+from pixpro.run import saver
 
 
 def die() -> None:

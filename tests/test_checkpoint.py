@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixpro import checkpoint, saver
+from pixpro import checkpoint
 from pixpro.errors import UserError
+from pixpro.run import saver
 from pixpro.run.checksum import checksum
 from pixpro.run.endings import NotSaved
 from pixpro.run.folder import RunFolder
