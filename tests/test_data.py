@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from pixpro.data import Loader, make_loader
-from pixpro.data.bad_files import BadFiles, printable
+from pixpro.data.bad_files import BadFiles
 from pixpro.data.order import epoch_order
 from pixpro.data.samples import Batch, generator
-from pixpro.errors import UserError
+from pixpro.errors import UserError, printable
 from pixpro.images import decode, open_images
 from pixpro.images.decode import BadImage
 from pixpro.views import crop_box, crop_pixels, draw_crop

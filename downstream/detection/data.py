@@ -108,7 +108,7 @@ def loader(dataset: Dataset, batches: Iterator[list], workers: int) -> Iterator[
         except StopIteration:
             return
         except UserError as error:  # from a worker it comes with the worker's traceback
-            raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
+            raise UserError(error.args[0].strip().rpartition("UserError: ")[2]) from None
 
 
 def transposed(samples: list[tuple]) -> tuple[list, ...]:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch.utils.data import DataLoader
 
-from pixpro.data.bad_files import BadFiles, printable
+from pixpro.data.bad_files import BadFiles
 from pixpro.data.order import MicroBatches
 from pixpro.data.samples import Batch, NothingReadable, Samples
-from pixpro.errors import UserError
+from pixpro.errors import UserError, printable
 from pixpro.images import Images
 from pixpro.images.gpu_decode import EncodedSamples, Finished
 from pixpro.views import Distance

@@ -3,7 +3,7 @@
 import logging
 import math
 
-from pixpro.errors import UserError
+from pixpro.errors import UserError, printable
 from pixpro.images import Images
 from pixpro.images.decode import BadImage, decode
 
@@ -53,9 +53,3 @@ def why_bad(source: Images, index: int) -> str:
     except BadImage as error:
         return printable(str(error))
     return "could not be read a moment ago, can be now"
-
-
-def printable(name: str) -> str:
-    """A file name that is safe in a log line: control characters and undecodable bytes are escaped."""
-    name = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pixpro.cores import available_cores
-from pixpro.data.bad_files import printable
-from pixpro.errors import UserError
+from pixpro.errors import UserError, printable
 from pixpro.geometry import positive_pairs
 from pixpro.images import Images, open_images
 from pixpro.images.decode import BadImage, decode
@@ -96,7 +95,7 @@ def summary(source: Images, report: Report, image_size: int, threshold: float, c
         + ", ".join(f"{count} {ending}" for ending, count in endings.most_common()),
         f"bad files     {bad} ({bad / len(source):.2%})",
     ]
-    lines += [f"  {printable(name)}: {reason}" for name, reason in report.bad.items()]
+    lines += [f"  {printable(name)}: {printable(reason)}" for name, reason in report.bad.items()]
     if good:
         short = torch.minimum(report.heights, report.widths)
         lines += [

@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from pixpro.data import printable
 from pixpro.distributed import Process
-from pixpro.errors import UserError
+from pixpro.errors import UserError, printable
 from pixpro.run.endings import Abandoned, Ending
 from pixpro.run.faults import of_communication, roll_call
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from pixpro.errors import printable
+
 _STYLE = """
 :root { color-scheme: light; }
 body { margin: 0 auto; max-width: 1180px; padding: 24px; background: #fafaf8; color: #202228;
@@ -35,19 +37,24 @@ def data_uri(image: Image.Image) -> str:
 
 
 def html_page(title: str, text: str, sections: Sequence[Section]) -> str:
-    """The page; all texts are escaped, so that file names with markup in them stay names."""
+    """The page; all texts are escaped, so that file names with markup or control characters in them stay names."""
     links = "".join(
-        f'<li><a href="#s{number}">{html.escape(section.title)}</a></li>' for number, section in enumerate(sections)
+        f'<li><a href="#s{number}">{shown(section.title)}</a></li>' for number, section in enumerate(sections)
     )
     bodies = "".join(
-        f'<section id="s{number}"><h2>{html.escape(section.title)}</h2>'
-        f'<img src="{data_uri(section.image)}" alt="{html.escape(section.text)}"></section>\n'
+        f'<section id="s{number}"><h2>{shown(section.title)}</h2>'
+        f'<img src="{data_uri(section.image)}" alt="{shown(section.text)}"></section>\n'
         for number, section in enumerate(sections)
     )
     navigation = f"<nav><ul>{links}</ul></nav>" if len(sections) > 1 else ""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1><p>{html.escape(text)}</p>{navigation}\n"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{shown(title)}</title>'
+        f"<style>{_STYLE}</style></head>\n<body><h1>{shown(title)}</h1><p>{shown(text)}</p>{navigation}\n"
         f"{bodies}<footer>Made by python -m pixpro.visualize pairs.</footer></body></html>\n"
     )
+
+
+def shown(text: str) -> str:
+    """Text as HTML that shows it."""
+    return html.escape(printable(text))
