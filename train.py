@@ -55,14 +55,13 @@ from pixpro.views import View
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (docs/robustness.md lists them)."""
     config = parse_args(argv)
+    nproc = processes(config)
+    if nproc == 1:
+        return run(config)
     try:
-        config = settle(config)
-        nproc = processes(config)
-        if nproc > 1:
-            return distributed.launch(run, nproc, config)
+        return distributed.launch(run, nproc, settle(config))
     except UserError as error:
         return say(error)
-    return run(config)
 
 
 def run(config: Config) -> int:
@@ -70,10 +69,17 @@ def run(config: Config) -> int:
     try:
         process = distributed.join(timedelta(minutes=config.timeout))
     except UserError as error:
-        return say(error, own=True)
-    code = outcome(partial(plan if config.plan else train, config, process), process)
+        return say(error)
+    code = outcome(partial(work, config, process), process)
     distributed.leave()
     return code
+
+
+def work(config: Config, process: Process) -> None:
+    """Plan or train, after all processes have found their command lines to make sense."""
+    with distributed.together(process, "command line"):
+        config = settle(config)
+    (plan if config.plan else train)(config, process)
 
 
 def settle(config: Config) -> Config:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 import torch
+import torch.distributed as dist
 
 from pixpro.distributed import Process
 from pixpro.errors import UserError, printable
@@ -37,23 +38,21 @@ def abandon(error: Abandoned, process: Process) -> None:
     os._exit(code)
 
 
-def say(error: UserError | Ending, process: Process | None = None, own: bool = False) -> int:
-    """Print an error's line unless another process has done so; returns its exit code.
+def say(error: UserError | Ending, process: Process | None = None) -> int:
+    """Print an error's line unless another process of the group has done so; returns its exit code.
 
-    own: it is about this process alone, such as its environment.
+    process: None before this process has met the others; what it finds wrong then, nobody else may know.
     """
-    if own or first_to_speak(process):
+    if process is None or process.store is None or first_to_speak(process.store):
         label = "" if getattr(error, "exit_code", 2) == 75 else "error: "
         print(label + printable(str(error)), file=sys.stderr, flush=True)
     return getattr(error, "exit_code", 2)
 
 
-def first_to_speak(process: Process | None) -> bool:
+def first_to_speak(store: dist.Store) -> bool:
     """Whether no other process has printed why the run ends."""
-    if process is None or process.store is None:
-        return os.environ.get("RANK", "0") == "0"
     try:
-        return process.store.add("said", 1) == 1
+        return store.add("said", 1) == 1
     except RuntimeError:  # the process that kept the store is gone
         return True
 
