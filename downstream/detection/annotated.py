@@ -1,5 +1,6 @@
 """What a detection data set is to the rest: a list of images with boxes; shared by the readers of VOC and COCO."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,8 +60,8 @@ def trainable(images: list[AnnotatedImage], where: str) -> list[AnnotatedImage]:
 def file_inside(folder: Path, name: str, listed_in: Path) -> Path:
     """folder / name, when that is an existing file inside folder; UserError names the file that lists it."""
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{listed_in} names {name!r}, which lies outside {folder}; expected a name inside it")
-    if not path.is_file():
-        raise UserError(f"{listed_in} names {name!r}, but there is no file {path}")
+    if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{listed_in} names {name[:99]!r}, which lies outside {folder}; expected a name inside it")
+    if not os.path.isfile(path):  # False also for names that no file system takes, where Path.is_file raises
+        raise UserError(f"{listed_in} names {name[:99]!r}, but there is no file of that name in {folder}")
     return path

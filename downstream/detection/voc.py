@@ -1,6 +1,5 @@
 """Folders in Pascal VOC's layout -> annotated images: split files and XML, read as untrusted input."""
 
-import math
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, file_inside, trainable
 from downstream.finetuning.paths import VOC_NAMES
 from pixpro.errors import UserError
+from pixpro.images.decode import MAX_PIXELS
 
 CLASS_NAMES = [
     *("aeroplane", "bicycle", "bird", "boat", "bottle"),
@@ -18,6 +18,7 @@ CLASS_NAMES = [
     *("pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 ]
 MAX_XML_BYTES = 4_000_000  # VOC's largest has 30 kB
+MAX_NAME = 200  # characters of a class name
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
@@ -78,15 +79,17 @@ def read_annotation(xml: Path, image: Path) -> tuple[AnnotatedImage, list[str]]:
         names, boxes, difficult = [], [], []
         for item in root.findall("object"):
             x0, y0, x1, y1 = (float(_text(item, f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax"))
-            if not all(map(math.isfinite, (x0, y0, x1, y1))):
-                raise ValueError("it has a box that is not finite")
+            if not all(abs(side) <= MAX_PIXELS for side in (x0, y0, x1, y1)):  # NaN is not
+                raise ValueError(f"it has a box that is not finite or has a side beyond {MAX_PIXELS}")
             names.append(_text(item, "name").strip())
+            if not 0 < len(names[-1]) <= MAX_NAME or not names[-1].isprintable():
+                raise ValueError(f"it has the class name {names[-1][:40]!r}; expected 1 to {MAX_NAME} characters")
             boxes.append((x0 - 1, y0 - 1, x1, y1))
             difficult.append(int(item.findtext("difficult", "0")) != 0)
-        if width <= 0 or height <= 0:
-            raise ValueError(f"it gives the image's size as {width}x{height}")
+        if not (width > 0 and height > 0 and width * height <= MAX_PIXELS):
+            raise ValueError(f"it gives the image's size as {str(width)[:20]}x{str(height)[:20]}")
     except (ValueError, ElementTree.ParseError, LookupError, OSError) as error:
-        raise UserError(f"{xml} is not an annotation of VOC: {error}") from error
+        raise UserError(f"{xml} is not an annotation of VOC: {str(error)[:200]}") from error
     annotated = AnnotatedImage(
         image.stem,
         image,
