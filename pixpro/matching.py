@@ -15,7 +15,7 @@ from pixpro.batch_statistics import batch_statistics
 from pixpro.encoder import Encoder
 from pixpro.errors import UserError
 from pixpro.geometry import inside, positive_pairs
-from pixpro.images.decode import BadImage, decode
+from pixpro.images.decoding import BadImage, decode
 from pixpro.precision import at_least_float32, full_precision
 from pixpro.views import Distance, View, crop_box, crop_pixels, draw_crop
 

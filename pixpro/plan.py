@@ -13,7 +13,7 @@ from pixpro.engine import Trainer
 from pixpro.errors import UserError
 from pixpro.images import Images
 from pixpro.images.check import expected_pairs
-from pixpro.images.decode import BadImage, decode
+from pixpro.images.decoding import BadImage, decode
 from pixpro.usage import GB, Speed, memory_limit, peak_memory
 from pixpro.views import Distance
 

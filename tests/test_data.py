@@ -18,7 +18,7 @@ from pixpro.data.order import epoch_order
 from pixpro.data.samples import Batch, generator
 from pixpro.errors import UserError, printable
 from pixpro.images import decode, open_images
-from pixpro.images.decode import BadImage
+from pixpro.images.decoding import BadImage
 from pixpro.views import crop_box, crop_pixels, draw_crop
 from tests import pictures
 
@@ -338,6 +338,19 @@ def test_workers_survive_a_scheduler_s_signals(source, number):
     other.join()
     assert same(epoch_of(loader), expected)
     assert worker.is_alive()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_no_thread_of_a_worker_takes_a_scheduler_s_sigterm(source):
+    """Threads that libraries start in a new process, before our code runs in it, once did: the worker died."""
+    loader = loader_of(source, workers=1)
+    list(loader)
+    (worker,) = loader._batches._iterator._workers
+    statuses = [task.joinpath("status").read_text() for task in Path(f"/proc/{worker.pid}/task").iterdir()]
+    blocked = [int(line.split()[1], 16) for text in statuses for line in text.splitlines() if line.startswith("SigBlk")]
+    taking = [mask for mask in blocked if not mask >> (signal.SIGTERM - 1) & 1]
+    assert len(blocked) > 1 and len(taking) <= 1, "only the thread that waits for SIGTERM may take it"
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_worker_ends_when_the_training_process_says_so(source):

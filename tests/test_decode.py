@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from pixpro.images.decode import MAX_SCANS, BadImage, decode
+from pixpro.images.decoding import MAX_SCANS, BadImage, decode
 from tests import pictures
 
 RGB = pictures.texture(40, 60)
@@ -58,7 +58,7 @@ def test_every_format_is_what_pillow_converts_to_rgb(name):
 
 
 def test_pillow_takes_over_where_torchvision_cannot_decode(monkeypatch):
-    monkeypatch.setattr("pixpro.images.decode.decode_image", None)
+    monkeypatch.setattr("pixpro.images.decoding.decode_image", None)
     assert np.array_equal(decode(FILES["jpeg"]).permute(1, 2, 0).numpy(), pillow(FILES["jpeg"]))
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from pixpro.errors import UserError
 from pixpro.images import decode, listing, open_images
-from pixpro.images.decode import BadImage
+from pixpro.images.decoding import BadImage
 from pixpro.images.names import Names
 from tests import pictures
 

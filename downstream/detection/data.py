@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from downstream.detection.annotated import AnnotatedImage
 from pixpro.errors import UserError
-from pixpro.images.decode import BadImage, decode
+from pixpro.images.decoding import BadImage, decode
 
 
 class TrainImages(Dataset):

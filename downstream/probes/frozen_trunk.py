@@ -14,7 +14,7 @@ from pixpro.augment import MEAN, STD
 from pixpro.cores import available_cores
 from pixpro.encoder import TRUNK
 from pixpro.errors import UserError
-from pixpro.images.decode import BadImage, decode
+from pixpro.images.decoding import BadImage, decode
 
 
 def trunk_only(model: nn.Module) -> nn.Sequential:

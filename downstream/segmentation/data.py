@@ -13,7 +13,7 @@ from downstream.detection.data import as_tensor
 from downstream.segmentation.net import VOID
 from downstream.segmentation.sets import MaskedImage, SegmentationSet
 from pixpro.errors import UserError
-from pixpro.images.decode import MAX_PIXELS, BadImage, decode
+from pixpro.images.decoding import MAX_PIXELS, BadImage, decode
 
 PADDING = (124, 116, 104)  # ImageNet's mean colour: zero after normalisation
 

@@ -101,7 +101,7 @@ def make_loader(
     order = MicroBatches(len(source), batch_size, rank, world_size, accumulation, seed)
     kind = Samples if decode_on is None else EncodedSamples
     samples = kind(source, seed, image_size, distance, (crop_min, 1.0))
-    batches: Iterable = DataLoader(
+    batches: Iterable = WorkerLoader(
         samples,
         batch_sampler=order,
         num_workers=workers,
@@ -114,6 +114,22 @@ def make_loader(
     if decode_on is not None:
         batches = Finished(batches, samples, decode_on)
     return Loader(source, order, batches, workers, max_bad)
+
+
+class WorkerLoader(DataLoader):
+    """A DataLoader whose workers start with SIGTERM blocked, so that no thread of theirs takes it (`_obey` does).
+
+    Libraries start threads in a new process before `_prepare_worker` runs; they keep the mask they are born with.
+    """
+
+    def __iter__(self) -> Iterator:
+        if not hasattr(signal, "sigwaitinfo"):
+            return super().__iter__()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -5,7 +5,7 @@ import math
 
 from pixpro.errors import UserError, printable
 from pixpro.images import Images
-from pixpro.images.decode import BadImage, decode
+from pixpro.images.decoding import BadImage, decode
 
 LOG = logging.getLogger(__name__)
 LISTED = 20  # bad files named in the message that stops a run

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pixpro.errors import UserError
 from pixpro.images.archives import ARCHIVES, COMPRESSED, open_archive
-from pixpro.images.decode import BadImage, decode
+from pixpro.images.decoding import BadImage, decode
 from pixpro.images.folders import EXTENSIONS, FolderStore
 
 __all__ = ["BadImage", "Images", "decode", "open_images"]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pixpro.errors import UserError
-from pixpro.images.decode import BadImage
+from pixpro.images.decoding import BadImage
 from pixpro.images.folders import MAX_BYTES, is_image
 from pixpro.images.listing import Arrays, cached
 from pixpro.images.names import Names

@@ -15,7 +15,7 @@ from pixpro.cores import available_cores
 from pixpro.errors import UserError, printable
 from pixpro.geometry import positive_pairs
 from pixpro.images import Images, open_images
-from pixpro.images.decode import BadImage, decode
+from pixpro.images.decoding import BadImage, decode
 from pixpro.views import Distance, crop_box, draw_crop
 
 SIMULATED = 4000  # crop pairs; the share of positives then has a standard error below 2 % of itself

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from pixpro.images.decode import BadImage
+from pixpro.images.decoding import BadImage
 from pixpro.images.listing import Arrays, cached
 from pixpro.images.names import Names
 

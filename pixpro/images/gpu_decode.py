@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pixpro.data.order import Key
 from pixpro.data.samples import Batch, Samples
-from pixpro.images.decode import MAX_PIXELS, BadImage, check_size, decode, jpeg_header
+from pixpro.images.decoding import MAX_PIXELS, BadImage, check_size, decode, jpeg_header
 from pixpro.views import View
 
 

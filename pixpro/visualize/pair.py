@@ -11,7 +11,7 @@ from torch import Tensor
 from pixpro.augment import MEAN, STD, augment, draw_colour
 from pixpro.errors import UserError
 from pixpro.geometry import cell_centers, positive_pairs
-from pixpro.images.decode import BadImage, decode
+from pixpro.images.decoding import BadImage, decode
 from pixpro.views import Distance, View, crop_box, crop_pixels, draw_crop
 
 
