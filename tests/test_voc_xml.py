@@ -15,7 +15,7 @@ from downstream.detection import voc
 from downstream.detection.annotated import file_inside
 from downstream.detection.voc import load_voc, read_annotation
 from pixpro.errors import UserError
-from pixpro.images.decode import MAX_PIXELS
+from pixpro.images.decoding import MAX_PIXELS
 
 VALID = (
     "<annotation><filename>a.jpg</filename><size><width>40</width><height>30</height><depth>3</depth></size>"

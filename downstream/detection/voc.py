@@ -9,7 +9,7 @@ import numpy as np
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, file_inside, trainable
 from downstream.finetuning.paths import VOC_NAMES
 from pixpro.errors import UserError
-from pixpro.images.decode import MAX_PIXELS
+from pixpro.images.decoding import MAX_PIXELS
 
 CLASS_NAMES = [
     *("aeroplane", "bicycle", "bird", "boat", "bottle"),
