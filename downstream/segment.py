@@ -40,7 +40,7 @@ from downstream.segmentation.net import FCN
 from downstream.segmentation.scores import confusion, mean_iou, table, write_masks
 from downstream.segmentation.sets import SegmentationSet, load_cityscapes, load_voc_masks
 from pixpro import checkpoint
-from pixpro.config import OneLineParser
+from pixpro.command_line import OneLineParser
 from pixpro.distributed import Process, synchronise_batchnorm
 from pixpro.errors import UserError
 

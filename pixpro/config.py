@@ -1,30 +1,17 @@
-"""Every setting once: name, type, default, help; the command line is made from it."""
+"""Every setting once: name, type, default, help; the command line is made from it, and its open ends are filled in."""
 
-import argparse
 import dataclasses
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, get_args, get_origin
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+from pixpro.command_line import build_parser, setting
 from pixpro.encoder import ARCHS, NECKS
 from pixpro.instance import INSTANCE_LOSSES
 from pixpro.neck import LEVELS
-
-
-def setting(
-    default: Any,
-    help: str,
-    choices: tuple | None = None,
-    alias: str | None = None,
-    low: float = -math.inf,
-    high: float = math.inf,
-) -> Any:
-    """A field of Config: default, help text, the values or the range it may take, a second name on the command line."""
-    metadata = {"help": help, "choices": choices, "alias": alias, "low": low, "high": high}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+from pixpro.run.interval import Interval
+from pixpro.scenes import sample_scenes
 
 
 @dataclass(frozen=True)
@@ -144,66 +131,28 @@ DEMO = {
 DEMO_PIXPRO = DEMO | {"loss": "pixpro", "lr_base": 3.0, "momentum_base": 0.99}
 
 
-def within(kind: type, low: float, high: float) -> Callable[[str], Any]:
-    """A reader of numbers of a kind from low to high, for argparse."""
-
-    def read(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:  # NaN is not
-            names = {int: "a whole number", float: "a number"}
-            raise argparse.ArgumentTypeError(f"{text!r} is not {names[kind]} from {low:g} to {high:g}")
-        return value
-
-    return read
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose complaints are one line, with exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-        self.exit(2, f"error: {message}; see python {self.prog} --help\n")
-
-
-def build_parser(defaults: dict[str, Any] | None = None) -> argparse.ArgumentParser:
-    """The command line of train.py: one flag per field, written with dashes or underscores."""
-    parser = OneLineParser(
-        prog="train.py",
-        description="Pre-train a backbone on unlabelled images with PixPro or PixContrast.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    for spec in dataclasses.fields(Config):
-        default = spec.default if spec.default is not dataclasses.MISSING else spec.default_factory()
-        default = (defaults or {}).get(spec.name, default)
-        names = [f"--{spec.name}"]
-        if "_" in spec.name:
-            names.append(f"--{spec.name.replace('_', '-')}")
-        if spec.metadata["alias"]:
-            names.append(f"--{spec.metadata['alias']}")
-        options: dict[str, Any] = {"dest": spec.name, "default": default, "help": spec.metadata["help"]}
-        if spec.type is bool:
-            options["action"] = "store_true"
-        elif get_origin(spec.type) is list:
-            element = get_args(spec.type)[0]
-            options.update(type=element, nargs="+", metavar="PATH" if element is str else element.__name__.upper())
-            options["choices"] = spec.metadata["choices"]
-        else:
-            ranged = spec.type if spec.type is str else within(spec.type, spec.metadata["low"], spec.metadata["high"])
-            options.update(type=ranged, choices=spec.metadata["choices"])
-            if spec.metadata["choices"] is None:
-                options["metavar"] = spec.type.__name__.upper()
-        parser.add_argument(*names, **options)
-    return parser
-
-
 def parse_args(argv: list[str] | None = None) -> Config:
     """The configuration that a command line asks for; exits with code 2 and one line when it makes no sense."""
-    given = build_parser().parse_args(argv)
+    description = "Pre-train a backbone on unlabelled images with PixPro or PixContrast."
+    parser = partial(build_parser, Config, prog="train.py", description=description)
+    given = parser({}).parse_args(argv)
     if given.demo:
-        loss = build_parser(DEMO).parse_args(argv).loss
-        given = build_parser(DEMO_PIXPRO if loss == "pixpro" else DEMO).parse_args(argv)
+        loss = parser(DEMO).parse_args(argv).loss
+        given = parser(DEMO_PIXPRO if loss == "pixpro" else DEMO).parse_args(argv)
     return Config(**vars(given))
+
+
+def settle(config: Config) -> Config:
+    """The configuration with its open ends filled in; UserError when it makes no sense. Nothing is written."""
+    Interval.parse(config.save_every)
+    if config.demo:
+        scenes = sample_scenes()
+        config = dataclasses.replace(config, data=[str(scenes / "train")], val_data=[str(scenes / "held_out")])
+    name = f"demo_{config.loss}" if config.demo else f"{config.loss}_{config.arch}_{config.epochs}ep"
+    return dataclasses.replace(config, output_dir=config.output_dir or str(Path("output", name)))
+
+
+def shared_settings(config: Config) -> dict[str, Any]:
+    """The settings that all processes must share; where its images are is a machine's own affair."""
+    own = ("data", "val_data", "workers", "init", "resume")
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in own}

@@ -11,7 +11,7 @@ from downstream.detection.coco import load_coco, require_pycocotools
 from downstream.detection.detector import Detector
 from downstream.detection.recipes import RECIPES, Recipe, scaled
 from downstream.detection.voc import load_voc
-from pixpro.config import OneLineParser
+from pixpro.command_line import OneLineParser
 from pixpro.errors import UserError
 
 SPLITS = {"voc": ("voc_2007_trainval+voc_2012_trainval", "voc_2007_test"), "coco": ("train2017", "val2017")}

@@ -1,0 +1,82 @@
+"""A dataclass of settings -> the command line that is made from it, whose complaints are one line."""
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from typing import Any, NoReturn, get_args, get_origin
+
+
+def setting(
+    default: Any,
+    help: str,
+    choices: tuple | None = None,
+    alias: str | None = None,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> Any:
+    """A field of a dataclass of settings: default, help text, values or range it may take, a second name as a flag."""
+    metadata = {"help": help, "choices": choices, "alias": alias, "low": low, "high": high}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def within(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    """A reader of numbers of a kind from low to high, for argparse."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:  # NaN is not
+            names = {int: "a whole number", float: "a number"}
+            raise argparse.ArgumentTypeError(f"{text!r} is not {names[kind]} from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+        self.exit(2, f"error: {message}; see python {self.prog} --help\n")
+
+
+def build_parser(settings: type, defaults: Mapping[str, Any], *, prog: str, description: str) -> OneLineParser:
+    """A command line with one flag per field of a dataclass of `setting`s, written with dashes or underscores.
+
+    defaults: by name, where they differ from the fields' own.
+    """
+    parser = OneLineParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    for spec in dataclasses.fields(settings):
+        default = spec.default if spec.default is not dataclasses.MISSING else spec.default_factory()
+        default = defaults.get(spec.name, default)
+        names = [f"--{spec.name}"]
+        if "_" in spec.name:
+            names.append(f"--{spec.name.replace('_', '-')}")
+        if spec.metadata["alias"]:
+            names.append(f"--{spec.metadata['alias']}")
+        options: dict[str, Any] = {"dest": spec.name, "default": default, "help": spec.metadata["help"]}
+        if spec.type is bool:
+            options["action"] = "store_true"
+        elif get_origin(spec.type) is list:
+            element = get_args(spec.type)[0]
+            options.update(type=element, nargs="+", metavar="PATH" if element is str else element.__name__.upper())
+            options["choices"] = spec.metadata["choices"]
+        else:
+            ranged = spec.type if spec.type is str else within(spec.type, spec.metadata["low"], spec.metadata["high"])
+            options.update(type=ranged, choices=spec.metadata["choices"])
+            if spec.metadata["choices"] is None:
+                options["metavar"] = spec.type.__name__.upper()
+        parser.add_argument(*names, **options)
+    return parser
