@@ -62,6 +62,11 @@ class Encoder(nn.Module):
         self.projector = ConvHead(channels if self.neck is None else PYRAMID_CHANNELS, hidden_dim, dim)
         self.instance_projector = ConvHead(channels, hidden_dim, dim) if instance else None
 
+    @property
+    def stride(self) -> int:
+        """Pixels of an image, along a side, for each cell of the coarsest projected map."""
+        return 32 if self.neck is None else 2 ** self.neck.levels[-1]
+
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """The trunk's maps c2 to c5, of 1/4 to 1/32 of the image's side."""
         images = self.maxpool(self.relu(self.bn1(self.conv1(images))))

@@ -8,21 +8,14 @@ import torch
 import torchvision
 
 import train
-from pixpro import PixPro, plan
+from pixpro import PixPro
 from pixpro.errors import UserError
 from pixpro.images import open_images
 from pixpro.images.check import expected_pairs
-from pixpro.plan import (
-    Burst,
-    Plan,
-    accumulation_for,
-    explore,
-    image_sizes,
-    largest_fit,
-    measure,
-    pairs_line,
-    plan_lines,
-)
+from pixpro.plan import bursts
+from pixpro.plan.bursts import Burst, Bursts, explore, largest_fit, measure
+from pixpro.plan.lines import accumulation_for, plan_lines
+from pixpro.plan.pairs import image_sizes, pairs_line
 from tests.pictures import folder
 from tests.runs import TinyTrunk, arguments
 from tests.small_runs import Pictures, shrink, small_trainer
@@ -42,8 +35,8 @@ def machine(
             raise torch.OutOfMemoryError("no memory")
         return Burst(images, speed, 0.0, fixed + each * images)
 
-    monkeypatch.setattr(plan, "measure", measure)
-    monkeypatch.setattr(plan, "memory_limit", lambda device: limit)
+    monkeypatch.setattr(bursts, "measure", measure)
+    monkeypatch.setattr(bursts, "memory_limit", lambda device: limit)
     return measured
 
 
@@ -51,7 +44,7 @@ def on(device: str) -> SimpleNamespace:
     return SimpleNamespace(device=torch.device(device))
 
 
-def look(device: str, share: int, processes: int = 1, world_size: int = 1) -> Plan:
+def look(device: str, share: int, processes: int = 1, world_size: int = 1) -> Bursts:
     return explore(on(device), lambda images: None, share, processes, world_size)
 
 
@@ -78,7 +71,7 @@ def test_processes_of_one_machine_share_its_memory(monkeypatch):
 def test_a_gpu_that_runs_out_of_memory_keeps_the_size_that_fitted(monkeypatch):
     # Memory that grows faster than the first bursts said.
     machine(monkeypatch, limit=10 * GB, each=0.09 * GB)
-    monkeypatch.setattr(plan, "memory_limit", lambda device: 1000 * GB)
+    monkeypatch.setattr(bursts, "memory_limit", lambda device: 1000 * GB)
     found = look("cuda", 1024)
     assert found.largest == 64 and [burst.images for burst in found.bursts] == [32, 64]
 
@@ -107,14 +100,14 @@ def test_accumulation_cuts_the_share_into_equal_parts_that_fit(share, largest, p
     assert accumulation_for(share, largest) == parts
 
 
-def lines(plan_: Plan, **changes) -> list[str]:
+def lines(found: Bursts, **changes) -> list[str]:
     settings = {"images": 1000, "epochs": 10, "batch_size": 256, "world_size": 2, "workers": 4, "limit": 16 * GB}
     settings |= {"peak_lr": lambda batch, rule: batch / 256 if rule == "linear" else batch**0.5, "lr_rule": "linear"}
-    return plan_lines(plan_, **(settings | changes))
+    return plan_lines(found, **(settings | changes))
 
 
 def test_the_lines_tell_memory_speed_time_and_settings():
-    told = lines(Plan([Burst(64, 50.0, 0.02, 8 * GB)], 0.1 * GB, 140))
+    told = lines(Bursts([Burst(64, 50.0, 0.02, 8 * GB)], 0.1 * GB, 140))
     assert "8.00 GB with 64 images per process, 0.1 GB for each image more; there are 16.0 GB" in told[0]
     assert "50 images/s, 2% of the time waiting for data (4 worker(s) per process)" in told[1]
     # 3 whole steps an epoch; 30 steps of 256 images at 50 a second are 153.6 s.
@@ -124,7 +117,7 @@ def test_the_lines_tell_memory_speed_time_and_settings():
 
 
 def test_a_batch_that_does_not_fit_is_accumulated_or_made_smaller():
-    told = lines(Plan([Burst(32, 50.0, 0.3, 8 * GB)], None, 40))
+    told = lines(Bursts([Burst(32, 50.0, 0.3, 8 * GB)], None, 40))
     assert "--batch_size 256 --accumulation 4 (32 images at once per process), peak learning rate 1" in told[3]
     assert "--batch_size 64 --lr_rule sqrt, peak learning rate 8:" in told[4]
     assert "waits for its images" in told[5]

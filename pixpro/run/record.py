@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from pixpro.console import Console
-from pixpro.engine import Step
+from pixpro.engine import Step, Trainer
 from pixpro.errors import UserError
 from pixpro.images import open_images
-from pixpro.matching import MatchingScore, held_out_pairs
+from pixpro.matching import MatchingScore, encoder_matching, held_out_pairs
 from pixpro.metrics import Metrics
 from pixpro.run.endings import Ending, NotSaved
+from pixpro.run.interval import Interval
 from pixpro.run.narration import conclude
 from pixpro.run.saver import Saver
 from pixpro.verdict import Diagnosis
@@ -90,6 +91,41 @@ class Record:
     def numbered(epochs_done: int) -> str:
         """Name of the checkpoint that is kept of an epoch, counted from 1."""
         return f"{epochs_done:04d}.pth.tar"
+
+
+def make_record(
+    folder: Path,
+    trainer: Trainer,
+    last_step: int,
+    held_out: tuple[View, View] | None,
+    *,
+    constant: dict[str, Any],
+    from_last: bool,
+    agreement: bool,
+    epochs: int,
+    save_every: Interval,
+    keep: int,
+    keep_every: int,
+    eval_every: int,
+) -> Record:
+    """The record of a trainer's run of last_step steps into a folder, from its present step on.
+
+    constant: what checkpoints hold beside the trainer's state. from_last: whether that state is of the folder's
+    last.pth.tar.
+    """
+    first_step = trainer.good_step
+    return Record(
+        metrics=Metrics(folder, first_step, last_step),
+        console=Console(first_step, last_step, last_step // epochs),
+        diagnosis=Diagnosis(peak_lr=trainer.optimizer.defaults["lr"], total_steps=last_step),
+        saver=Saver(folder, every=save_every, keep=keep, last_is_good=from_last),
+        state=lambda: {**trainer.state(), "epoch": trainer.good_step * epochs // last_step, **constant},
+        measure=(lambda: encoder_matching(trainer.core.encoder, held_out)["trunk"]) if held_out else None,
+        agreement=agreement,
+        epochs=epochs,
+        eval_every=eval_every,
+        keep_every=keep_every,
+    )
 
 
 def open_held_out(roots: Sequence[str], image_size: int, distance: Distance) -> tuple[View, View] | None:

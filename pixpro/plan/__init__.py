@@ -1,0 +1,58 @@
+"""The plan: a few measured steps of a run on this machine -> what the run would take, and the settings that suit."""
+
+from collections.abc import Callable
+
+from pixpro.data import Loader
+from pixpro.distributed import Process
+from pixpro.engine import Trainer
+from pixpro.plan.bursts import explore
+from pixpro.plan.lines import plan_lines
+from pixpro.plan.pairs import pairs_line
+from pixpro.usage import memory_limit
+from pixpro.views import Distance
+
+
+def make_plan(
+    method: str,
+    trainer: Trainer,
+    loader: Loader,
+    loader_of: Callable[[int], Loader],
+    process: Process,
+    *,
+    epochs: int,
+    peak_lr: Callable[[int, str], float],
+    lr_rule: str,
+    image_size: int,
+    distance: Distance,
+    threshold: float,
+    crop_min: float,
+) -> str:
+    """What a run of `epochs` with the loader would take, as text; all processes call it. The trainer's weights move.
+
+    method: its name, for the first line. loader_of: a loader for micro-batches of so many images over all processes.
+    peak_lr: learning rate for a batch and a rule.
+    """
+    batch_size, world_size, device = loader.order.batch_size, process.world_size, process.device
+    found = explore(
+        trainer,
+        lambda images: loader_of(images * world_size),
+        share=batch_size // world_size,
+        processes_per_memory=1 if device.type == "cuda" else process.local_world_size,
+        world_size=world_size,
+    )
+    sizes = ", ".join(str(burst.images) for burst in found.bursts)
+    head = f"{method}, {world_size} process(es) on {device.type}: a few steps with {sizes} images per process"
+    lines = plan_lines(
+        found,
+        images=len(loader.source),
+        epochs=epochs,
+        batch_size=batch_size,
+        world_size=world_size,
+        workers=loader.workers,
+        limit=memory_limit(device),
+        peak_lr=peak_lr,
+        lr_rule=lr_rule,
+    )
+    cells = max(1, image_size // trainer.core.encoder.stride)
+    pairs = pairs_line(loader.source, distance=distance, cells=cells, threshold=threshold, crop_min=crop_min)
+    return "\n".join([head, *lines, pairs])

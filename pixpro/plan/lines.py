@@ -1,0 +1,53 @@
+"""What was measured -> what a run would take and the settings that suit the machine, in lines."""
+
+from collections.abc import Callable
+
+from pixpro.console import duration
+from pixpro.plan.bursts import Bursts
+from pixpro.usage import GB
+
+
+def accumulation_for(share: int, largest: int) -> int:
+    """The smallest number of accumulation steps that cuts a process's share into equal micro-batches that fit."""
+    return next(parts for parts in range(1, share + 1) if share % parts == 0 and share // parts <= largest)
+
+
+def plan_lines(
+    found: Bursts,
+    *,
+    images: int,
+    epochs: int,
+    batch_size: int,
+    world_size: int,
+    workers: int,
+    limit: float,
+    peak_lr: Callable[[int, str], float],
+    lr_rule: str,
+) -> list[str]:
+    """What the run would take and the suggested settings, in lines.
+
+    images: of the data set. limit: bytes of the memory. peak_lr: learning rate for a batch and a rule.
+    """
+    last, share = found.bursts[-1], batch_size // world_size
+    steps = images // batch_size * epochs
+    each = f", {found.per_image / GB:.3g} GB for each image more" if found.per_image else ""
+    parts = accumulation_for(share, found.largest)
+    lines = [
+        f"memory      {last.memory / GB:.2f} GB with {last.images} images per process{each}; "
+        f"there are {limit / GB:.1f} GB",
+        f"speed       {last.images_per_second:.3g} images/s, {last.data_wait:.0%} of the time waiting for data "
+        f"({workers} worker(s) per process)",
+        f"schedule    {epochs} epochs of {images} images, {steps} steps: "
+        f"{duration(steps * batch_size / last.images_per_second)}",
+        f"suggestion  --batch_size {batch_size} --accumulation {parts} ({share // parts} images at once per process), "
+        f"peak learning rate {peak_lr(batch_size, lr_rule):.4g}",
+    ]
+    if parts > 1:
+        small = share // parts * world_size
+        lines.append(
+            f"            or --batch_size {small} --lr_rule sqrt, peak learning rate {peak_lr(small, 'sqrt'):.4g}: "
+            "more steps of fewer images, as the authors advise for small machines"
+        )
+    if last.data_wait > 0.1:
+        lines.append("            more --workers, or smaller image files: the network waits for its images")
+    return lines

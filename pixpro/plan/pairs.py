@@ -1,0 +1,38 @@
+"""The sizes of a sample of the images -> the share of positive pairs to expect of them."""
+
+import random
+
+import torch
+
+from pixpro.errors import UserError
+from pixpro.images import Images
+from pixpro.images.check import expected_pairs
+from pixpro.images.decoding import BadImage, decode
+from pixpro.views import Distance
+
+SAMPLED = 256  # images whose sizes stand for all
+
+
+def image_sizes(source: Images) -> tuple[torch.Tensor, torch.Tensor]:
+    """Heights and widths of a sample of the readable images; UserError when none is."""
+    chosen = random.Random(0).sample(range(len(source)), min(SAMPLED, len(source)))
+    sizes = []
+    for index in chosen:
+        try:
+            sizes.append(decode(source.read(index)).shape[1:])
+        except BadImage:  # the loader replaces it, and `python -m pixpro.images check` names it
+            continue
+    if not sizes:
+        raise UserError(f"none of {len(chosen)} images could be read; python -m pixpro.images check tells why")
+    heights, widths = torch.tensor(sizes).unbind(1)
+    return heights, widths
+
+
+def pairs_line(source: Images, *, distance: Distance, cells: int, threshold: float, crop_min: float) -> str:
+    """Expected share of positive pairs on this data set, as a line."""
+    heights, widths = image_sizes(source)
+    positives, apart = expected_pairs(heights, widths, distance, cells, threshold, crop_min)
+    return (
+        f"positives   {positives * cells**4:.1f} of the {cells**4} cell pairs of an image ({positives:.2%}), "
+        f"none in {apart:.1%} of the crop pairs (from the sizes of {len(heights)} images)"
+    )
