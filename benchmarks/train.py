@@ -96,10 +96,10 @@ def measure(args: argparse.Namespace, folder: Path, chosen: list[Layout]) -> dic
             if turn == 0:
                 link_images(source, images, layout.ranks * layout.batch * steps)
             with tempfile.TemporaryDirectory(dir=folder) as output:
-                runs[layout].append(figures(train(layout, images, Path(output, "run"), options), args.warmup))
-            print(
-                f"turn {turn + 1}: {layout.ranks} rank(s), {layout.cores} core(s): {runs[layout][-1]}", file=sys.stderr
-            )
+                found = figures(train(layout, images, Path(output, "run"), options), args.warmup)
+            runs[layout].append(found)
+            where = f"{layout.ranks} rank(s) on {layout.cores} core(s)"
+            print(f"turn {turn + 1}, {where}: {found.images_per_second:.3g} images/s", file=sys.stderr)
     return runs
 
 

@@ -106,7 +106,8 @@ def stub(tmp_path, monkeypatch) -> list[str]:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are not bound to cores here")
 def test_several_ranks_make_a_table_and_a_file(stub, tmp_path, capsys):
     assert program.main([*stub, "--warmup", "1", "--repeats", "2", "--json", str(tmp_path / "result.json")]) == 0
-    told = capsys.readouterr().out
+    told, progress = capsys.readouterr()
+    assert "turn 2, 2 rank(s) on 2 core(s): 20 images/s" in progress
     assert "| 2 | 2 | 4 | 20 (20 to 20) | 1.00 (1.00 to 1.00) | 25.0% | 2.00 GB |" in told
     assert "2 ranks against 1 rank with the same 2 cores and 8 images: 2.00 times" in told
     result = json.loads((tmp_path / "result.json").read_text())
