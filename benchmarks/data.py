@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import names, photos
 from benchmarks.official_views import OfficialViews
+from benchmarks.timing import by_turns
 from pixpro.augment import augment
 from pixpro.data import make_loader
 from pixpro.data.samples import Samples
@@ -49,17 +50,6 @@ class OfficialDataset(Dataset):
         with open(self.source.name(i), "rb") as file:
             image = Image.open(file).convert("RGB")
         return *self.views(image), i
-
-
-def by_turns(tasks: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Seconds that each task reports, round after round; the first round warms up and is left out."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for number in range(rounds + 1):
-        for name, task in tasks.items():
-            spent = task()
-            if number:
-                seconds[name].append(spent)
-    return seconds
 
 
 def cpu_seconds(task: Callable[[], object]) -> Callable[[], float]:

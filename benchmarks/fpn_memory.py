@@ -3,11 +3,10 @@
     python benchmarks/fpn_memory.py --batch 32 --levels none 5 4,5 3,4,5 2,3,4,5
 
 Each row is a process of its own: one step of PixPro (forward, backward, LARS, momentum update) in float32 on random
-images; "start" is the process before the model is built, "peak" the most it ever held (ru_maxrss), both in GiB.
+images; "start" is the process before the model is built, "peak" the most it ever held, both in GiB.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -16,15 +15,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.memory import peak_gib
 from pixpro.model import PixPro
 from pixpro.optim import LARS, parameter_groups
 from pixpro.views import View
-
-
-def peak_gib() -> float:
-    """The most memory that this process has held resident so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def one_step(arch: str, hidden_dim: int, size: int, batch: int, levels: str) -> None:
