@@ -1,0 +1,46 @@
+"""The implementations that the step benchmark compares, by the names of its command line."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.contenders import floor, lightly_densecl, lucidrains, official, ours
+from benchmarks.contenders.case import Case, Contestant, make_case
+
+__all__ = ["CONTENDERS", "Case", "Contender", "Contestant", "make_case"]
+
+
+class Contender(NamedTuple):
+    """One row of the table."""
+
+    title: str
+    build: Callable[[Case], Contestant]
+    pip: str = ""  # what installs it, where it is a package of others
+
+
+CONTENDERS = {
+    "ours": Contender("ours", ours.build),
+    "compiled": Contender("ours, encoders compiled", partial(ours.build, compiled=True)),
+    "official": Contender(
+        "official step re-stated, its defaults (contiguous, autocast's own type)",
+        lambda case: official.build(case, official.default_dtype(case.device), torch.contiguous_format),
+    ),
+    "official_same": Contender(
+        "official step re-stated, our settings", lambda case: official.build(case, case.amp_dtype, torch.channels_last)
+    ),
+    "official_float32": Contender(
+        "official step re-stated, contiguous, float32",
+        lambda case: official.build(case, None, torch.contiguous_format),
+    ),
+    "lucidrains": Contender("pixel-level-contrastive-learning", lucidrains.build, lucidrains.PIP),
+    "densecl": Contender(
+        "lightly's DenseCL, both directions", partial(lightly_densecl.build, example=False), lightly_densecl.PIP
+    ),
+    "densecl_example": Contender(
+        "lightly's DenseCL, as its example", partial(lightly_densecl.build, example=True), lightly_densecl.PIP
+    ),
+    "floor": Contender("floor: trunk alone", partial(floor.build, projector=False)),
+    "floor_encoder": Contender("floor: trunk and projector", partial(floor.build, projector=True)),
+}

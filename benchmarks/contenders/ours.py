@@ -1,0 +1,44 @@
+"""The project's own step: what `train.py` runs once the colours of a batch are computed."""
+
+import torch
+from torch import Tensor
+
+from benchmarks.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant
+from pixpro.engine import Trainer
+from pixpro.model import PixPro
+from pixpro.optim import make_optimizer
+from pixpro.views import View
+
+
+class ColouredTrainer(Trainer):
+    """The trainer on batches whose colours are computed already: (view 1, view 2)."""
+
+    def loss(self, batch: tuple[View, View]) -> Tensor:
+        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+            return self.model(*batch)
+
+
+def build(case: Case, *, compiled: bool = False) -> Contestant:
+    """PixPro under `Trainer.step`: channels last, LARS, the check for finite gradients, the momentum update."""
+    model = PixPro(case.arch, hidden_dim=case.hidden_dim, dim=case.dim)
+    model = model.to(case.device, memory_format=torch.channels_last)
+    if compiled:
+        model.encoder.compile()
+        model.momentum_encoder.compile()
+    trainer = ColouredTrainer(
+        model,
+        make_optimizer("lars", model, lr=LR, momentum=0.9, weight_decay=WEIGHT_DECAY),
+        device=case.device,
+        lr_at=lambda step: LR,
+        momentum_at=lambda step: MOMENTUM,
+        amp_dtype=case.amp_dtype,
+    )
+    batch = case.views(torch.channels_last)
+
+    def run() -> Tensor:
+        loss, skipped = trainer.step([batch], 0)
+        # A skipped step is shorter: without fp16's scale none may be.
+        assert not skipped or trainer.scaler.is_enabled(), "the gradients are not finite"
+        return loss
+
+    return Contestant(model, run)

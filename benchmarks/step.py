@@ -1,0 +1,105 @@
+"""Our training step beside other implementations and beside the floor, on the same batch in one run.
+
+    python benchmarks/step.py --archs resnet18 resnet50 --batch_sizes 16 --image_sizes 224
+    python benchmarks/step.py --device cuda --batch_sizes 128 --largest --profile --peak_tflops 312
+
+The contenders take turns, one step each per round, so that a machine that is busy for a while disturbs all. An image
+is both of its views. Peak memory is that of building a contender and of two steps, alone. Colours and the input
+pipeline are not in the step: see data.py. Those that are not installed are said to be; they need
+`pip install pixel-level-contrastive-learning lightly`.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.contenders import CONTENDERS, Case, make_case
+from benchmarks.step_limits import largest_rows, profile_lines
+from benchmarks.step_memory import peak_in_child, peak_of_steps
+from benchmarks.step_rounds import Row, attempt, measure, table
+from benchmarks.timing import describe_machine
+from pixpro.encoder import ARCHS
+from pixpro.engine import amp_dtype
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    parser.add_argument("--amp", default="auto", choices=["auto", "off", "bf16", "fp16"], help="of our step, as there")
+    parser.add_argument("--archs", nargs="+", default=["resnet18"], choices=ARCHS, metavar="ARCH")
+    parser.add_argument("--batch_sizes", nargs="+", type=int, default=[16], metavar="B")
+    parser.add_argument("--image_sizes", nargs="+", type=int, default=[224], metavar="S")
+    parser.add_argument("--hidden_dim", type=int, default=4096)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=7, help="that count, after one to warm up (%(default)s)")
+    parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=CONTENDERS, metavar="NAME")
+    parser.add_argument("--largest", action="store_true", help="also the largest batch that fits (CUDA)")
+    parser.add_argument("--profile", action="store_true", help="also our ten longest kernels, and FLOP/s")
+    parser.add_argument("--peak_tflops", type=float, help="of the device in the step's precision, for --profile")
+    parser.add_argument("--json", type=Path, help="also write the rows there")
+    parser.add_argument("--peak_of", choices=CONTENDERS, help=argparse.SUPPRESS)  # for the child processes
+    return parser
+
+
+def with_peaks(rows: list[Row], case: Case, args: argparse.Namespace) -> list[Row]:
+    """The rows with the peak memory of each contender that ran."""
+    settings = ["--device", args.device, "--amp", args.amp, "--archs", case.arch]
+    settings += ["--batch_sizes", str(len(case.view1.box)), "--image_sizes", str(case.view1.pixels.shape[-1])]
+    settings += ["--hidden_dim", str(case.hidden_dim), "--dim", str(case.dim)]
+    for row in rows:
+        name = row["name"]
+        if row["reason"]:
+            continue
+        if case.device.type == "cuda":
+            attempt(CONTENDERS[name], lambda row=row, name=name: row.update({"peak GiB": peak_of_steps(name, case)}))
+        else:
+            row["peak GiB"] = peak_in_child(name, settings)
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print a table per network, batch and image size."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    device = torch.device(args.device)
+    if args.largest and device.type != "cuda":
+        parser.error("--largest needs --device cuda: what fits into a CPU's memory is not told by its allocator")
+    dtype = amp_dtype(args.amp, device)
+    torch.backends.cudnn.benchmark = True  # as the official code has it
+
+    def case_of(arch: str, batch_size: int, image_size: int) -> Case:
+        shape = {"batch_size": batch_size, "image_size": image_size}
+        widths = {"hidden_dim": args.hidden_dim, "dim": args.dim}
+        return make_case(arch, **shape, **widths, device=device, amp_dtype=dtype)
+
+    if args.peak_of:
+        print(peak_of_steps(args.peak_of, case_of(args.archs[0], args.batch_sizes[0], args.image_sizes[0])))
+        return 0
+    precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+    print(f"{describe_machine(device)}; our precision {precision}; {args.rounds} rounds")
+    everything = []
+    for arch in args.archs:
+        for size in args.image_sizes:
+            for batch in args.batch_sizes:
+                case = case_of(arch, batch, size)
+                rows = with_peaks(measure(case, args.only, args.rounds), case, args)
+                print(f"\n{arch}, batch {batch}, {size} px:\n\n{table(rows)}", flush=True)
+                everything += [{"arch": arch, "batch": batch, "image_size": size, **row} for row in rows]
+                if args.profile:
+                    print("\n" + "\n".join(profile_lines(case, args.rounds, args.peak_tflops)), flush=True)
+            if args.largest:
+                lines = largest_rows(args.only, lambda b, arch=arch, size=size: case_of(arch, b, size), args.rounds)
+                print(f"\n{arch}, {size} px:\n\n" + "\n".join(lines), flush=True)
+    if args.json:
+        args.json.write_text(json.dumps({"machine": describe_machine(device), "rows": everything}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

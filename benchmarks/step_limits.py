@@ -1,0 +1,74 @@
+"""What a GPU could do: the largest batch that fits, the kernels of our step, its share of the peak FLOP/s."""
+
+import statistics
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.contenders import CONTENDERS, Case
+from benchmarks.step_rounds import attempt, timed_step
+
+FIRST, LAST = 32, 8192
+
+
+def largest_batch(seconds_of: Callable[[int], float]) -> tuple[int, float] | None:
+    """The largest power of two from 32 on that does not run out of memory, and its seconds; None if 32 does."""
+    found, batch = None, FIRST
+    while batch <= LAST:
+        try:
+            found = batch, seconds_of(batch)
+        except torch.OutOfMemoryError:
+            break
+        batch *= 2
+    return found
+
+
+def largest_rows(names: list[str], case_of: Callable[[int], Case], rounds: int) -> list[str]:
+    """A table of each contender's largest batch, alone on the device, and its images/s there."""
+    lines = ["| step | largest batch (power of two) | images/s |", "|---|---|---|"]
+
+    def seconds_of(name: str, batch: int) -> float:
+        torch.cuda.empty_cache()
+        case = case_of(batch)
+        contestant = CONTENDERS[name].build(case)
+        timed_step(contestant, case.device)
+        return statistics.median(timed_step(contestant, case.device) for _ in range(rounds))
+
+    for name in names:
+        found: list[tuple[int, float] | None] = []
+        contender = CONTENDERS[name]
+        reason = attempt(
+            contender, lambda name=name, found=found: found.append(largest_batch(lambda b: seconds_of(name, b)))
+        )
+        if reason or found[0] is None:
+            lines.append(f"| {contender.title} | {reason or f'{FIRST} is out of memory'} | |")
+        else:
+            batch, seconds = found[0]
+            lines.append(f"| {contender.title} | {batch} | {batch / seconds:.1f} |")
+    return lines
+
+
+def profile_lines(case: Case, rounds: int, peak_tflops: float | None) -> list[str]:
+    """The ten kernels on which our step spends most of its time, and its achieved FLOP/s beside the device's peak."""
+    contestant = CONTENDERS["ours"].build(case)
+    contestant.run()
+    with FlopCounterMode(display=False) as counter:
+        contestant.run()
+    seconds = statistics.median(timed_step(contestant, case.device) for _ in range(rounds))
+    achieved = counter.get_total_flops() / seconds / 1e12
+    share = f", {achieved / peak_tflops:.1%} of the given {peak_tflops:g}" if peak_tflops else ""
+    on_gpu = case.device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as seen:
+        contestant.run()
+        if on_gpu:
+            torch.cuda.synchronize(case.device)
+    order = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    return [
+        f"{counter.get_total_flops() / 1e12:.3f} TFLOP per step (convolutions and matrix products), "
+        f"{achieved:.2f} TFLOP/s{share}",
+        "```text",
+        seen.key_averages().table(sort_by=order, row_limit=10, max_name_column_width=60),
+        "```",
+    ]
