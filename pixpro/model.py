@@ -1,13 +1,14 @@
 """PixPro and PixContrast: two views with their boxes -> loss."""
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixpro.chunks import by_images
-from pixpro.encoder import Embedding, Encoder
+from pixpro.encoder import Encoder
 from pixpro.geometry import inside, positive_pairs
 from pixpro.instance import instance_branch
 from pixpro.losses import consistency_loss, contrast_loss
@@ -15,6 +16,10 @@ from pixpro.momentum import momentum_copy, update_momentum
 from pixpro.ppm import PixelPropagation
 from pixpro.precision import at_least_float32, full_precision
 from pixpro.views import View
+
+Maps = tuple[Tensor, ...]  # of one view: (B, C, H, W) on each level
+T = TypeVar("T")
+Both = tuple[T, T]  # of view 1 and of view 2
 
 
 class DensePretraining(nn.Module):
@@ -51,37 +56,39 @@ class DensePretraining(nn.Module):
         online1, online2 = self.encoder(view1.pixels), self.encoder(view2.pixels)
         with torch.no_grad():
             target1, target2 = self.momentum_encoder(view1.pixels), self.momentum_encoder(view2.pixels)
-        loss = self.direction(online1, target2, view1.box, view2.box)
-        loss = loss + self.direction(online2, target1, view2.box, view1.box)
+        loss = self.dense_loss((online1.maps, online2.maps), (target1.maps, target2.maps), (view1.box, view2.box))
         if self.instance is not None:
             both = self.instance(online1.instance, target2.instance)
             both = both + self.instance(online2.instance, target1.instance)
             loss = loss + self.instance_weight * both
         return loss
 
-    def direction(self, online: Embedding, target: Embedding, boxes: Tensor, target_boxes: Tensor) -> Tensor:
-        """Loss of one direction, averaged over the levels of the feature maps."""
+    def dense_loss(self, online: Both[Maps], targets: Both[Maps], boxes: Both[Tensor]) -> Tensor:
+        """Loss of both directions, averaged over the levels of the feature maps; each argument as (view 1, view 2)."""
+        levels = zip(*online, *targets, strict=True)
         losses = [
-            self.level_loss(self.predict(cells), target_cells, boxes, target_boxes)
-            for cells, target_cells in zip(online.maps, target.maps, strict=True)
+            self.level_loss((self.predict(cells1), self.predict(cells2)), (target1, target2), boxes)
+            for cells1, cells2, target1, target2 in levels
         ]
         return torch.stack(losses).mean()
 
-    def level_loss(self, prediction: Tensor, target: Tensor, boxes: Tensor, target_boxes: Tensor) -> Tensor:
-        """Loss of one direction on one level, in full precision."""
-        with full_precision(prediction.device):
-            prediction = F.normalize(at_least_float32(prediction), dim=1)
-            target = F.normalize(at_least_float32(target), dim=1)
-            images, size = len(prediction), (prediction.shape[2], prediction.shape[3])
+    def level_loss(self, predictions: Both[Tensor], targets: Both[Tensor], boxes: Both[Tensor]) -> Tensor:
+        """Loss of both directions on one level, in full precision."""
+        images, size = len(boxes[0]), (predictions[0].shape[2], predictions[0].shape[3])
 
-            def part(prediction: Tensor, target: Tensor, boxes: Tensor, target_boxes: Tensor) -> Tensor:
-                """What a run of images adds to the mean over all."""
-                positives = positive_pairs(boxes, target_boxes, size, self.threshold)
-                loss = self.cell_loss(prediction, target, positives, inside(boxes, target_boxes, size))
-                return loss * (len(prediction) / images)
+        def part(
+            prediction1: Tensor, prediction2: Tensor, target1: Tensor, target2: Tensor, boxes1: Tensor, boxes2: Tensor
+        ) -> Tensor:
+            """What a run of images adds to the mean over all."""
+            positives = positive_pairs(boxes1, boxes2, size, self.threshold)
+            inside1, inside2 = inside(boxes1, boxes2, size), inside(boxes2, boxes1, size)
+            loss = self.cell_loss(prediction1, target2, positives, inside1)
+            loss = loss + self.cell_loss(prediction2, target1, positives.transpose(1, 2), inside2)
+            return loss * (len(prediction1) / images)
 
-            parts = by_images(part, prediction, target, boxes, target_boxes, cells=size[0] * size[1])
-            return torch.stack(parts).sum()
+        with full_precision(boxes[0].device):
+            cells = [F.normalize(at_least_float32(maps), dim=1) for maps in (*predictions, *targets)]
+            return torch.stack(by_images(part, *cells, *boxes, cells=size[0] * size[1])).sum()
 
     def predict(self, cells: Tensor) -> Tensor:
         """What the online branch adds to its projection."""

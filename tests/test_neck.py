@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torchvision.ops import FeaturePyramidNetwork
 
 from pixpro import chunks
-from pixpro.encoder import Embedding, Encoder
+from pixpro.encoder import Encoder
 from pixpro.geometry import inside
 from pixpro.matching import encoder_matching
 from pixpro.model import PixContrast, PixPro
@@ -158,7 +158,7 @@ def slow_pairs(box1: list[float], box2: list[float], side: int) -> list[list[boo
 
 
 def test_pairs_at_every_level_equal_the_definition(monkeypatch):
-    """What the loss is given, level after level and direction after direction, in runs of images."""
+    """What the loss is given, level after level, in runs of images, both directions of a run in turn."""
     seen = []
 
     def record(self, prediction, target, positives, inside):
@@ -171,8 +171,8 @@ def test_pairs_at_every_level_equal_the_definition(monkeypatch):
     view1, view2 = overlapping_views(3, side=64)
     with torch.no_grad():
         model(view1, view2)
-    assert [len(positives) for positives in seen] == [2, 1, 3, 3] * 2
-    for runs, boxes, others in ((seen[:4], view1.box, view2.box), (seen[4:], view2.box, view1.box)):
+    assert [len(positives) for positives in seen] == [2, 2, 1, 1, 3, 3, 3, 3]
+    for runs, boxes, others in ((seen[::2], view1.box, view2.box), (seen[1::2], view2.box, view1.box)):
         for positives, side in ((torch.cat(runs[:2]), 8), (runs[2], 4), (runs[3], 2)):
             expected = [slow_pairs(*pair, side) for pair in zip(boxes.tolist(), others.tolist(), strict=True)]
             assert positives.tolist() == expected
@@ -219,12 +219,13 @@ def test_the_loss_is_the_mean_over_levels_of_the_mean_over_images():
     assert model(*views).item() == pytest.approx(expected, abs=1e-6)
 
 
-def random_embeddings(images: int, sides: tuple[int, ...]) -> tuple[Embedding, Embedding]:
-    """Projected maps as the two encoders give them: online ones with gradient, momentum ones without."""
-    online, target = (
-        tuple(torch.randn(images, 8, side, side, dtype=torch.float64) for side in sides) for _ in range(2)
+def random_maps(images: int, sides: tuple[int, ...]) -> tuple[tuple, tuple]:
+    """Projected maps of two views as the two encoders give them: online ones with gradient, momentum ones without."""
+    online, targets = (
+        tuple(tuple(torch.randn(images, 8, side, side, dtype=torch.float64) for side in sides) for _ in range(2))
+        for _ in range(2)
     )
-    return Embedding(tuple(level_map.requires_grad_() for level_map in online), None), Embedding(target, None)
+    return tuple(tuple(level_map.requires_grad_() for level_map in maps) for maps in online), targets
 
 
 @pytest.mark.parametrize("method", [PixPro, PixContrast])
@@ -232,13 +233,13 @@ def random_embeddings(images: int, sides: tuple[int, ...]) -> tuple[Embedding, E
 def test_runs_of_images_change_neither_loss_nor_gradients(method, pairs_at_once, monkeypatch):
     """Not even with BatchNorm in the propagation module, whose statistics are those of the whole batch."""
     model = model_with_neck(method, (3, 5), **({"num_layers": 2} if method is PixPro else {}))
-    online, target = random_embeddings(5, (8, 2))
+    online, targets = random_maps(5, (8, 2))
     boxes = [view.box for view in overlapping_views(5, side=1)]
-    parameters = [*online.maps, *(model.propagation.parameters() if method is PixPro else ())]
+    parameters = [*online[0], *online[1], *(model.propagation.parameters() if method is PixPro else ())]
     losses, gradients = [], []
     for limit in (chunks.PAIRS_AT_ONCE, pairs_at_once):
         monkeypatch.setattr(chunks, "PAIRS_AT_ONCE", limit)
-        losses.append(model.direction(online, target, *boxes))
+        losses.append(model.dense_loss(online, targets, boxes))
         gradients.append(torch.autograd.grad(losses[-1], parameters))
     assert losses[1].item() == pytest.approx(losses[0].item(), abs=1e-13)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-13)
@@ -261,8 +262,8 @@ def pair_matrices_kept(loss: Callable[[], torch.Tensor], cells: int) -> int:
 @pytest.mark.parametrize("method", [PixPro, PixContrast])
 def test_fine_maps_keep_no_matrix_of_pairs_for_the_backward_pass(method, monkeypatch):
     model = model_with_neck(method, (2,))
-    embeddings = random_embeddings(2, (12,))
+    maps = random_maps(2, (12,))
     boxes = [view.box for view in overlapping_views(2, side=1)]
-    assert pair_matrices_kept(lambda: model.direction(*embeddings, *boxes), 144) > 0
+    assert pair_matrices_kept(lambda: model.dense_loss(*maps, boxes), 144) > 0
     monkeypatch.setattr(chunks, "PAIRS_AT_ONCE", 144**2)
-    assert pair_matrices_kept(lambda: model.direction(*embeddings, *boxes), 144) == 0
+    assert pair_matrices_kept(lambda: model.dense_loss(*maps, boxes), 144) == 0
