@@ -4,7 +4,8 @@
     python benchmarks/step.py --device cuda --batch_sizes 128 --largest --profile --peak_tflops 312
 
 The contenders take turns, one step each per round, so that a machine that is busy for a while disturbs all. An image
-is both of its views. Peak memory is that of building a contender and of two steps, alone. Colours and the input
+is both of its views. The floors are the passes that nobody can leave out, through the trunk alone and through trunk and
+projector, without optimizer. Peak memory is that of building a contender and of two steps, alone. Colours and the input
 pipeline are not in the step: see data.py. Those that are not installed are said to be; they need
 `pip install pixel-level-contrastive-learning lightly`.
 """

@@ -11,6 +11,7 @@ from benchmarks.contenders import CONTENDERS, Case, Contender, Contestant
 from benchmarks.timing import by_turns, elapsed, median_ratio
 
 Row = dict[str, str | float | None]
+BASES = ("ours", "floor", "floor_encoder")
 
 
 def attempt(contender: Contender, action: Callable[[], object]) -> str:
@@ -39,7 +40,7 @@ def timed_step(contestant: Contestant, device: torch.device) -> float:
 def measure(case: Case, names: Iterable[str], rounds: int) -> list[Row]:
     """One row per contender: its times, or why there are none.
 
-    Ratios are medians over the rounds of how many times as long as `ours` and `floor` a step takes.
+    Ratios are medians over the rounds of how many times as long as ours and as the floors a step takes.
     """
     contestants: dict[str, Contestant] = {}
     missing: dict[str, str] = {}
@@ -75,7 +76,7 @@ def row_of(name: str, case: Case, seconds: dict[str, list[float]], reason: str) 
     own = seconds[name]
     row |= {"images/s": len(case.view1.box) / statistics.median(own), "ms": statistics.median(own) * 1e3}
     row |= {"ms, least": min(own) * 1e3, "ms, most": max(own) * 1e3}
-    for base in ("ours", "floor"):
+    for base in BASES:
         row[f"time / {base}"] = median_ratio(own, seconds[base]) if base in seconds else None
     return row
 
@@ -83,15 +84,15 @@ def row_of(name: str, case: Case, seconds: dict[str, list[float]], reason: str) 
 def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
     lines = [
-        "| step | images/s | ms (least to most) | time / ours | time / floor | peak GiB |",
-        "|---|---|---|---|---|---|",
+        "| step | images/s | ms (least to most) | time / ours | / trunk | / trunk and projector | peak GiB |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if row["reason"]:
-            lines.append(f"| {row['title']} | {row['reason']} | | | | |")
+            lines.append(f"| {row['title']} | {row['reason']} | | | | | |")
             continue
-        ratios = ["" if row[key] is None else f"{row[key]:.2f}" for key in ("time / ours", "time / floor")]
-        peak = "" if row.get("peak GiB") is None else f"{row['peak GiB']:.2f}"
+        figures = [row[f"time / {base}"] for base in BASES] + [row.get("peak GiB")]
+        told = " | ".join("" if figure is None else f"{figure:.2f}" for figure in figures)
         times = f"{row['ms']:.0f} ({row['ms, least']:.0f} to {row['ms, most']:.0f})"
-        lines.append(f"| {row['title']} | {row['images/s']:.2f} | {times} | {ratios[0]} | {ratios[1]} | {peak} |")
+        lines.append(f"| {row['title']} | {row['images/s']:.2f} | {times} | {told} |")
     return "\n".join(lines)

@@ -114,7 +114,14 @@ def test_the_table_has_a_row_per_contender_also_for_those_that_cannot_run(tmp_pa
 
     monkeypatch.setitem(CONTENDERS, "lucidrains", CONTENDERS["lucidrains"]._replace(build=missing))
     monkeypatch.setitem(CONTENDERS, "floor_encoder", CONTENDERS["floor_encoder"]._replace(build=too_large))
-    monkeypatch.setattr(step, "peak_in_child", lambda name, settings: 0.5)
+
+    def peak(name, settings):
+        child = step.build_parser().parse_args(["--peak_of", name, *settings])
+        assert (child.archs, child.batch_sizes, child.image_sizes) == (["resnet18"], [4], [64])
+        assert (child.hidden_dim, child.dim, child.device) == (16, 8, "cpu")
+        return 0.5
+
+    monkeypatch.setattr(step, "peak_in_child", peak)
     names = ["ours", "official_float32", "lucidrains", "floor", "floor_encoder"]
     arguments = [f"--{name}s={TINY[name]}" for name in ("batch_size", "image_size")] + ["--hidden_dim=16", "--dim=8"]
     arguments += ["--device=cpu", "--rounds=1", "--only", *names, "--json", str(tmp_path / "rows.json")]
@@ -124,6 +131,7 @@ def test_the_table_has_a_row_per_contender_also_for_those_that_cannot_run(tmp_pa
     assert "pip install pixel-level-contrastive-learning" in lines[2] and "out of memory" in lines[4]
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert rows[0]["time / ours"] == 1 and rows[3]["time / floor"] == 1 and rows[1]["peak GiB"] == 0.5
+    assert {line.count("|") for line in lines} == {8}
     assert rows[0]["images/s"] * rows[0]["ms"] == pytest.approx(4 * 1e3)
 
 
