@@ -47,9 +47,8 @@ def parts(case: Case) -> dict[str, Callable[[], object]]:
 
     def pairs_and_loss() -> None:
         with case.autocast(case.amp_dtype):
-            there = model.level_loss(predictions[0], cells[1], view1.box, view2.box)
-            back = model.level_loss(predictions[1], cells[0], view2.box, view1.box)
-        (there + back).backward()
+            loss = model.level_loss(tuple(predictions), tuple(cells), (view1.box, view2.box))
+        loss.backward()
 
     lars = make_optimizer("lars", model, lr=LR, momentum=0.9, weight_decay=WEIGHT_DECAY)
     one_by_one = LARSOneByOne(model, LR, WEIGHT_DECAY)
