@@ -21,15 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from downstream.common.program import (
-    add_options,
-    check_output,
-    load_trunk,
-    peak_memory,
-    positive,
-    run_program,
-    settings,
-)
+from downstream.common.options import build_parser, positive, read
+from downstream.common.program import check_output, load_trunk, peak_memory, run_program, settings
 from downstream.common.training import resume, save, train
 from downstream.detection.data import loader
 from downstream.detection.detector import parameter_groups
@@ -40,7 +33,6 @@ from downstream.segmentation.net import FCN
 from downstream.segmentation.scores import confusion, mean_iou, table, write_masks
 from downstream.segmentation.sets import SegmentationSet, load_cityscapes, load_voc_masks
 from pixpro import checkpoint
-from pixpro.command_line import OneLineParser
 from pixpro.distributed import Process, synchronise_batchnorm
 from pixpro.errors import UserError
 
@@ -54,20 +46,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line's settings, defaults filled in."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = OneLineParser(prog="segment.py", description=__doc__, formatter_class=form, allow_abbrev=False)
-    add_options(parser)
-    parser.add_argument("--layout", choices=tuple(SPLITS), default="voc", help="of the data, and so the recipe")
+    parser = build_parser("segment.py", __doc__, SPLITS)
     parser.add_argument("--train-split", help="default: VOC2012/train, or train; FOLDER/SPLIT or SPLIT")
     parser.add_argument("--test-split", help="default: VOC2012/val, or val")
     parser.add_argument("--num-classes", type=positive, help="with the background; default 21 in VOC's layout")
     parser.add_argument("--crop", type=positive, help="side of the training crops; default 513, Cityscapes 769")
-    args = parser.parse_args(argv)
-    train_split, test_split = SPLITS[args.layout]
-    args.train_split, args.test_split = args.train_split or train_split, args.test_split or test_split
-    if args.output_dir is None:
-        args.output_dir = Path("output") / f"segment_{args.layout}_{Path(args.weights).stem}_seed{args.seed}"
-    return args
+    return read(parser, argv, SPLITS, "segment")
 
 
 def check(args: argparse.Namespace) -> None:

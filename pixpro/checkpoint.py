@@ -67,10 +67,12 @@ def sync_folder(folder: Path) -> None:
 def load(path: Path) -> dict[str, Any]:
     """A state written by `save`, on the CPU. UserError when the file is missing, damaged or not a training state."""
     if not path.is_file():
-        raise UserError(f"no checkpoint at {path}; expected a file written by train.py, such as {LAST}")
+        raise UserError(f"no checkpoint at {path}; expected one that training has written, such as {LAST}")
     state = load_untrusted(path)
     if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in PARTS.items()):
-        raise UserError(f"{path} holds no training state; expected a checkpoint of train.py (weights: use --init)")
+        raise UserError(
+            f"{path} holds no training state; expected a checkpoint of a run (weights: --init or --weights)"
+        )
     expected = state.pop("checksum", None)
     try:
         found = checksum(state)

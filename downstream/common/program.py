@@ -1,4 +1,4 @@
-"""What detect.py and segment.py share as programs: options, start of processes, resuming, errors as one line."""
+"""What detect.py and segment.py share as programs: start of processes, resuming, errors as one line."""
 
 import argparse
 import os
@@ -16,53 +16,11 @@ from pixpro import checkpoint
 from pixpro.compat.backbone import load_backbone
 from pixpro.cores import share_cores
 from pixpro.distributed import Process, join, launch, leave
-from pixpro.encoder import ARCHS
 from pixpro.errors import UserError
 
 # Settings that may differ between a run and its continuation: they do not change its numbers, except that another
 # number of processes goes on with other batches.
 FREE = {"resume", "output_dir", "workers", "log_every", "save_every", "pictures", "data", "weights", "nproc"}
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that any fine-tuning program has."""
-    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--weights", required=True, help="checkpoint with the trunk, or `none`: a trunk at random")
-    parser.add_argument("--arch", choices=ARCHS, help="backbone; default: the checkpoint's, resnet50 with none")
-    parser.add_argument("--output-dir", type=Path, help="where everything is written; default: output/NAME")
-    parser.add_argument("--resume", default="", help="checkpoint to go on from, or auto: the one in the output folder")
-    parser.add_argument("--batch-size", type=positive, default=16, help="images per iteration, over all processes")
-    parser.add_argument("--scale", type=positive_float, default=1.0, help="length of the schedule, in published ones")
-    parser.add_argument("--seed", type=natural, default=0, help="seed of the new layers, the order and augmentation")
-    parser.add_argument("--nproc", type=positive, help="processes; default: one per GPU, or one on a CPU")
-    parser.add_argument("--workers", type=int, default=-1, help="loader processes of each process; -1: from the cores")
-    parser.add_argument("--log-every", type=positive, default=20, help="iterations between lines of metrics")
-    parser.add_argument("--save-every", type=positive, default=5000, help="iterations between checkpoints")
-    parser.add_argument("--pictures", type=natural, default=8, help="test images to draw the result on")
-
-
-def positive(text: str) -> int:
-    """An integer above zero."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
-
-
-def natural(text: str) -> int:
-    """An integer from 0 to 2^31."""
-    value = int(text)
-    if not 0 <= value <= 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2^31")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """A finite number above zero."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above zero")
-    return value
 
 
 def run_program(

@@ -5,13 +5,13 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from downstream.common.program import add_options, check_output, load_trunk, positive
+from downstream.common.options import build_parser, positive, read
+from downstream.common.program import check_output, load_trunk
 from downstream.detection.annotated import DetectionSet
 from downstream.detection.coco import load_coco, require_pycocotools
 from downstream.detection.detector import Detector
 from downstream.detection.recipes import RECIPES, Recipe, scaled
 from downstream.detection.voc import load_voc
-from pixpro.command_line import OneLineParser
 from pixpro.errors import UserError
 
 SPLITS = {"voc": ("voc_2007_trainval+voc_2012_trainval", "voc_2007_test"), "coco": ("train2017", "val2017")}
@@ -19,11 +19,7 @@ SPLITS = {"voc": ("voc_2007_trainval+voc_2012_trainval", "voc_2007_test"), "coco
 
 def parse(manual: str, argv: list[str] | None) -> argparse.Namespace:
     """The command line's settings, defaults filled in."""
-    parser = OneLineParser(
-        prog="detect.py", description=manual, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add_options(parser)
-    parser.add_argument("--layout", choices=tuple(RECIPES), default="voc", help="of the data, and so the recipe")
+    parser = build_parser("detect.py", manual, SPLITS)
     parser.add_argument("--train-split", help="default: VOC 2007 and 2012 trainval, or train2017; `+` joins several")
     parser.add_argument("--test-split", help="default: voc_2007_test, or val2017; also FOLDER/SPLIT or SPLIT")
     parser.add_argument("--train-sizes", type=positive, nargs="+", help="short sides to choose from; default: recipe's")
@@ -32,12 +28,7 @@ def parse(manual: str, argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--regions", type=positive, help="regions per training image; default 512")
     parser.add_argument("--test-proposals", type=positive, help="proposals per test image; default 1000")
     parser.add_argument("--precise-bn", type=positive, help="batches for the last BatchNorm statistics; default 200")
-    args = parser.parse_args(argv)
-    train, test = SPLITS[args.layout]
-    args.train_split, args.test_split = args.train_split or train, args.test_split or test
-    if args.output_dir is None:
-        args.output_dir = Path("output") / f"detect_{args.layout}_{Path(args.weights).stem}_seed{args.seed}"
-    return args
+    return read(parser, argv, SPLITS, "detect")
 
 
 def recipe(args: argparse.Namespace) -> Recipe:

@@ -1,0 +1,65 @@
+"""The command lines of detect.py and segment.py: what both offer, and what follows from it."""
+
+import argparse
+from pathlib import Path
+
+from pixpro.command_line import OneLineParser
+from pixpro.encoder import ARCHS
+
+Splits = dict[str, tuple[str, str]]  # names of the training and the test split by layout
+
+
+def build_parser(prog: str, manual: str, splits: Splits) -> OneLineParser:
+    """A command line with the options that any fine-tuning program has; the first layout is the default."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = OneLineParser(prog=prog, description=manual, formatter_class=form, allow_abbrev=False)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--weights", required=True, help="checkpoint with the trunk, or `none`: a trunk at random")
+    parser.add_argument("--arch", choices=ARCHS, help="backbone; default: the checkpoint's, resnet50 with none")
+    parser.add_argument("--output-dir", type=Path, help="where everything is written; default: output/NAME")
+    parser.add_argument("--resume", default="", help="checkpoint to go on from, or auto: the one in the output folder")
+    parser.add_argument("--batch-size", type=positive, default=16, help="images per iteration, over all processes")
+    parser.add_argument("--scale", type=positive_float, default=1.0, help="length of the schedule, in published ones")
+    parser.add_argument("--seed", type=natural, default=0, help="seed of the new layers, the order and augmentation")
+    parser.add_argument("--nproc", type=positive, help="processes; default: one per GPU, or one on a CPU")
+    parser.add_argument("--workers", type=int, default=-1, help="loader processes of each process; -1: from the cores")
+    parser.add_argument("--log-every", type=positive, default=20, help="iterations between lines of metrics")
+    parser.add_argument("--save-every", type=positive, default=5000, help="iterations between checkpoints")
+    parser.add_argument("--pictures", type=natural, default=8, help="test images to draw the result on")
+    layouts = tuple(splits)
+    parser.add_argument("--layout", choices=layouts, default=layouts[0], help="of the data, and so the recipe")
+    return parser
+
+
+def read(parser: OneLineParser, argv: list[str] | None, splits: Splits, task: str) -> argparse.Namespace:
+    """The settings of a command line; splits and output folder, where they are not given, follow from the others."""
+    args = parser.parse_args(argv)
+    train, test = splits[args.layout]
+    args.train_split, args.test_split = args.train_split or train, args.test_split or test
+    if args.output_dir is None:
+        args.output_dir = Path("output") / f"{task}_{args.layout}_{Path(args.weights).stem}_seed{args.seed}"
+    return args
+
+
+def positive(text: str) -> int:
+    """An integer above zero."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def natural(text: str) -> int:
+    """An integer from 0 to 2^31."""
+    value = int(text)
+    if not 0 <= value <= 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2^31")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """A finite number above zero."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above zero")
+    return value
