@@ -26,6 +26,7 @@ from pixpro.data.for_process import loader_for
 from pixpro.distributed import Process
 from pixpro.engine import Trainer, amp_dtype
 from pixpro.errors import UserError
+from pixpro.held_out import open_pairs
 from pixpro.images import Images, open_images
 from pixpro.model import DensePretraining, PixContrast, PixPro
 from pixpro.optim import make_optimizer
@@ -38,7 +39,7 @@ from pixpro.run.loop import loop
 from pixpro.run.narration import introduce
 from pixpro.run.outcome import abandon, say
 from pixpro.run.preemption import StopRequest
-from pixpro.run.record import Record, make_record, open_held_out
+from pixpro.run.record import Record, make_record
 from pixpro.run.resuming import begin, find_state
 from pixpro.run.skipped import SkippedSteps
 from pixpro.run.starting import in_group, processes_to_start
@@ -79,7 +80,7 @@ def train(config: Config, process: Process) -> None:
             source = open_images(config.data)
             loader = build_loader(config, source, process)
             found = find_state(config.resume, folder) if process.is_main else None
-            held_out = open_held_out(config.val_data, config.image_size, config.distance) if process.is_main else None
+            pairs = open_pairs(source, config.val_data, config.image_size, config.distance) if process.is_main else None
         distributed.require_equal(process, {**shared_settings(config), "images": len(source)})
         trainer = build_trainer(config, len(source), len(loader), process)
         found, settings = distributed.from_main(process, found), dataclasses.asdict(config)
@@ -89,18 +90,17 @@ def train(config: Config, process: Process) -> None:
         with distributed.together(process, "output"):
             output = RunFolder(folder, fresh=not (found or config.demo)) if process.is_main else None
             from_last = bool(found) and found[0].resolve() == (folder / LAST).resolve()
-            record = build_record(config, trainer, len(source), last_step, held_out, from_last) if output else None
+            record = build_record(config, trainer, len(source), last_step, pairs, from_last) if output else None
             skipped = SkippedSteps(folder, process, first_step)
-        before = None
         if record:
             output.write_json("config.json", settings)
             method = f"{config.loss} on {config.arch}"
             print(account + introduce(method, loader, trainer, process, last_step), flush=True)
-            before = record.measure() if record.measure and first_step == 0 else None
+            record.begin()
         with Watchdog(process, 60 * config.timeout, lambda: trainer.doing, partial(abandon, process=process)):
             loop(trainer, loader, last_step, log_every=config.log_every, skipped=skipped, stop=stop, record=record)
         if record:
-            record.finish(folder, before, trained=first_step < last_step)
+            record.finish(folder, trained=first_step < last_step)
 
 
 def plan(config: Config, process: Process) -> None:
@@ -173,19 +173,23 @@ def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Pr
 
 
 def build_record(
-    config: Config, trainer: Trainer, images: int, last_step: int, held_out: tuple[View, View] | None, from_last: bool
+    config: Config, trainer: Trainer, images: int, last_step: int, pairs: tuple[View, View] | None, from_last: bool
 ) -> Record:
-    """The outputs of the main process. from_last: whether the run goes on from its own last.pth.tar."""
+    """The outputs of the main process.
+
+    pairs: what the network is looked at with. from_last: whether the run goes on from its own last.pth.tar.
+    """
     return make_record(
         Path(config.output_dir),
         trainer,
         last_step,
-        held_out,
+        pairs,
+        measured=bool(config.val_data),
         constant={"images": images, "config": dataclasses.asdict(config)},
         from_last=from_last,
         agreement=config.loss == "pixpro" and config.instance_weight == 0,
         save_every=Interval.parse(config.save_every),
-        **handed_on(config, "epochs", "keep", "keep_every", "eval_every"),
+        **handed_on(config, "epochs", "keep", "keep_every", "eval_every", "threshold"),
     )
 
 

@@ -31,7 +31,8 @@ from pixpro import load_backbone
 from pixpro.batch_statistics import batch_statistics
 from pixpro.compat import read_checkpoint
 from pixpro.errors import UserError
-from pixpro.matching import held_out_pairs, matching_scores
+from pixpro.held_out import held_out_pairs
+from pixpro.matching import matching_scores
 from pixpro.scenes import sample_scenes
 from pixpro.views import View
 

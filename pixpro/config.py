@@ -110,7 +110,10 @@ class Config:
     )
     log_every: int = setting(20, "steps between lines of metrics", low=1, high=10**9)
     eval_every: int = setting(
-        10, "epochs between measurements of dense matching accuracy; 0: only at the end", low=0, high=100_000
+        10,
+        "epochs between pictures of pairs and measurements of dense matching accuracy; 0: only at both ends",
+        low=0,
+        high=100_000,
     )
 
 

@@ -1,23 +1,18 @@
 """Two views of held-out images -> how often a cell's nearest neighbour in feature space shows the same place."""
 
 import itertools
-import random
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixpro.augment import augment, draw_colour
 from pixpro.batch_statistics import batch_statistics
 from pixpro.encoder import Encoder
-from pixpro.errors import UserError
 from pixpro.geometry import inside, positive_pairs
-from pixpro.images.decoding import BadImage, decode
 from pixpro.precision import at_least_float32, full_precision
-from pixpro.views import Distance, View, crop_box, crop_pixels, draw_crop
+from pixpro.views import View
 
 TIE = 1e-6  # cosines closer than this to the best share the first place
 
@@ -29,31 +24,6 @@ class MatchingScore(NamedTuple):
     chance: float  # the same for a neighbour picked at random
     images: int  # images whose views overlap
     cells: int  # cells judged
-
-
-def held_out_pairs(
-    paths: Sequence[str | Path], size: int, *, seed: int = 0, distance: Distance = "image"
-) -> tuple[View, View]:
-    """Two normalised views of each image by the training recipe: pixels (B, 3, size, size), boxes (B, 4).
-
-    An image's views depend on the seed and its place in `paths` alone. Raises UserError for a damaged file.
-    """
-    views: tuple[list, list] = ([], [])
-    for number, path in enumerate(paths):
-        try:
-            image = decode(Path(path).read_bytes())
-        except (OSError, BadImage) as error:
-            raise UserError(f"{path}: cannot be used as a held-out image: {error}; remove it") from error
-        height, width = image.shape[1:]
-        for role in (0, 1):
-            rng = random.Random(f"matching {seed} {number} {role}")
-            crop, flip = draw_crop(rng, height, width), rng.random() < 0.5
-            pixels = crop_pixels(image, crop, flip, size).permute(2, 0, 1)
-            colour = torch.tensor([draw_colour(rng, role)], dtype=torch.float32)
-            box = torch.tensor(crop_box(crop, height, width, flip, distance))
-            views[role].append((augment(pixels[None], colour)[0], box))
-    first, second = (View(*(torch.stack(parts) for parts in zip(*view, strict=True))) for view in views)
-    return first, second
 
 
 def matched_cells(

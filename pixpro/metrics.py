@@ -4,10 +4,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from pixpro.run.rows import Rows
@@ -38,11 +39,24 @@ class Metrics:
         """Append one row, with what was said about it; values that are not finite become null, as JSON has no NaN."""
         row = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self.rows.append({"step": step, **row, **({"remarks": list(remarks)} if remarks else {})})
+
+        def row_on(board: SummaryWriter) -> None:
+            for name, value in values.items():
+                board.add_scalar(name, value, step)
+            for remark in remarks:
+                board.add_text("remarks", remark, step)
+
+        self.show(row_on)
+
+    def picture(self, step: int, name: str, image: Tensor) -> None:
+        """Show an image (3, H, W) uint8 on TensorBoard."""
+        self.show(lambda board: board.add_image(name, image, step))
+
+    def show(self, action: Callable[[SummaryWriter], None]) -> None:
+        """Do something on TensorBoard as long as its file can be written."""
         try:
-            for name, value in values.items() if self.board else ():
-                self.board.add_scalar(name, value, step)
-            for remark in remarks if self.board else ():
-                self.board.add_text("remarks", remark, step)
+            if self.board:
+                action(self.board)
         except OSError as error:
             LOG.warning("TensorBoard's file cannot be written (%s) and ends here; metrics.jsonl goes on", error)
             self.board = None

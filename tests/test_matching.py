@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pixpro import matching
+from pixpro import held_out
 from pixpro.batch_statistics import batch_statistics
 from pixpro.encoder import Encoder
 from pixpro.errors import UserError
-from pixpro.matching import encoder_matching, held_out_pairs, matched_cells, matching_scores
+from pixpro.held_out import held_out_pairs
+from pixpro.matching import encoder_matching, matched_cells, matching_scores
 from pixpro.scenes import write_scenes
 from pixpro.sync_batchnorm import CPUSyncBatchNorm
 from pixpro.views import View
@@ -182,7 +183,7 @@ def test_held_out_views_follow_from_the_seed_alone(pictures):
 def test_both_views_show_the_place_that_their_boxes_say(tmp_path, monkeypatch):
     """Where colours tell the place, matching by colour finds the right cells."""
     plain = (-1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # no jitter, no grey, no blur, no solarize
-    monkeypatch.setattr(matching, "draw_colour", lambda rng, role: plain)
+    monkeypatch.setattr(held_out, "draw_colour", lambda rng, role: plain)
     y, x = np.mgrid[:200, :300]
     picture = np.stack([x / 300 * 255, y / 200 * 255, np.full(x.shape, 255)], axis=2).astype(np.uint8)
     for number in range(12):

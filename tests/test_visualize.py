@@ -2,7 +2,6 @@
 
 import base64
 import io
-import random
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
 from pixpro import PixContrast, PixPro
 from pixpro.errors import UserError
@@ -18,7 +16,7 @@ from pixpro.scenes.drawing import draw_scene
 from pixpro.visualize import pair
 from pixpro.visualize.command import main
 from pixpro.visualize.dense_features import load_dense_features
-from pixpro.visualize.drawing import INK, VIEW_COLOURS, Panel, fit, heat_colours, place_colours, sheet, wrapped
+from pixpro.visualize.drawing import INK, Panel, fit, heat_colours, place_colours, sheet, wrapped
 from pixpro.visualize.feature_panels import (
     component_colours,
     cosines,
@@ -28,7 +26,7 @@ from pixpro.visualize.feature_panels import (
 )
 from pixpro.visualize.html_page import Section, html_page
 from pixpro.visualize.pair import displayable, make_pair
-from pixpro.visualize.pair_panels import pair_panels, pair_summary, pairs_image, view_image
+from pixpro.visualize.pair_panels import pair_panels, pair_summary, view_image
 
 
 @pytest.fixture(scope="module")
@@ -286,20 +284,3 @@ def test_wrong_input_is_one_line_and_writes_nothing(kind, photo, tmp_path, capsy
         message = capsys.readouterr().err
         assert message.startswith("error: ") and message.count("\n") == 1
     assert not out.exists()
-
-
-def test_tensorboard_takes_the_picture_of_a_batch_and_training_is_undisturbed(photo, tmp_path):
-    views = [make_pair(photo, seed=seed, image_size=64).views for seed in range(3)]
-    batch = [
-        type(views[0][i])(*(torch.cat(parts) for parts in zip(*(v[i] for v in views), strict=True))) for i in (0, 1)
-    ]
-    random.seed(0), torch.manual_seed(0)
-    state = random.getstate(), torch.get_rng_state()
-    picture = pairs_image(*batch, cells=2, limit=2)
-    assert random.getstate() == state[0] and torch.equal(torch.get_rng_state(), state[1])
-    assert picture.dtype == torch.uint8 and picture.shape[0] == 3
-    frames = [(picture.permute(1, 2, 0).numpy() == colour).all(2).sum() for colour in VIEW_COLOURS]
-    assert min(frames) > 2 * 4 * 224 * 3 * 0.9  # two pairs, each with an orange and a blue frame
-    with SummaryWriter(str(tmp_path)) as writer:
-        writer.add_image("pairs", picture, 0)
-    assert list(tmp_path.iterdir())

@@ -1,13 +1,11 @@
 """The sizes of a sample of the images -> the share of positive pairs to expect of them."""
 
-import random
-
 import torch
 
 from pixpro.errors import UserError
 from pixpro.images import Images
 from pixpro.images.check import expected_pairs
-from pixpro.images.decoding import BadImage, decode
+from pixpro.images.sample import sample_images
 from pixpro.views import Distance
 
 SAMPLED = 256  # images whose sizes stand for all
@@ -15,15 +13,10 @@ SAMPLED = 256  # images whose sizes stand for all
 
 def image_sizes(source: Images) -> tuple[torch.Tensor, torch.Tensor]:
     """Heights and widths of a sample of the readable images; UserError when none is."""
-    chosen = random.Random(0).sample(range(len(source)), min(SAMPLED, len(source)))
-    sizes = []
-    for index in chosen:
-        try:
-            sizes.append(decode(source.read(index)).shape[1:])
-        except BadImage:  # the loader replaces it, and `python -m pixpro.images check` names it
-            continue
+    sizes = [image.shape[1:] for image in sample_images(source, SAMPLED)]
     if not sizes:
-        raise UserError(f"none of {len(chosen)} images could be read; python -m pixpro.images check tells why")
+        tried = min(SAMPLED, len(source))
+        raise UserError(f"none of {tried} images could be read; python -m pixpro.images check tells why")
     heights, widths = torch.tensor(sizes).unbind(1)
     return heights, widths
 

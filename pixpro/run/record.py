@@ -1,24 +1,26 @@
 """What the main process does beside training: numbers, checkpoints, measurements."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from pixpro.console import Console
 from pixpro.engine import Step, Trainer
 from pixpro.errors import UserError
-from pixpro.images import open_images
-from pixpro.matching import MatchingScore, encoder_matching, held_out_pairs
+from pixpro.matching import MatchingScore, encoder_matching
 from pixpro.metrics import Metrics
 from pixpro.run.endings import Ending, NotSaved
 from pixpro.run.interval import Interval
 from pixpro.run.narration import conclude
 from pixpro.run.saver import Saver
 from pixpro.verdict import Diagnosis
-from pixpro.views import Distance, View
+from pixpro.views import View
+from pixpro.visualize.board import pairs_picture
 
-HELD_OUT = 64  # images on which dense matching accuracy is measured
 PATIENCE = 20.0  # seconds for the last save before an early end: schedulers give 30 between SIGTERM and SIGKILL
 PATIENCE_AT_THE_END = 600.0  # a finished training is worth waiting for someone who frees disk space
 
@@ -27,8 +29,9 @@ PATIENCE_AT_THE_END = 600.0  # a finished training is worth waiting for someone 
 class Record:
     """The outputs of a run.
 
-    state: makes what a checkpoint holds. measure: dense matching on held-out images, if there are any.
-    agreement: whether the loss is PixPro's alone, whose scale people know. Others as in Config.
+    state: makes what a checkpoint holds. measure: dense matching on held-out images, if there are any. draw: a picture
+    of a few pairs as the network sees them, if there are any. agreement: whether the loss is PixPro's alone, whose
+    scale people know. Others as in Config.
     """
 
     metrics: Metrics
@@ -37,10 +40,27 @@ class Record:
     saver: Saver
     state: Callable[[], dict[str, Any]]
     measure: Callable[[], MatchingScore] | None
+    draw: Callable[[], Tensor] | None
     agreement: bool
     epochs: int
     eval_every: int
     keep_every: int
+    untrained: MatchingScore | None = None  # before the first step, if this is the run that made it
+
+    def begin(self) -> None:
+        """Look at the network before its first step; nothing is done when a run goes on."""
+        if self.metrics.first_step == 0:
+            self.show(0)
+            self.untrained = self.score()
+
+    def show(self, step: int) -> None:
+        """Put a picture of a few pairs on TensorBoard, if there are any."""
+        if self.draw:
+            self.metrics.picture(step, "pairs", self.draw())
+
+    def score(self) -> MatchingScore | None:
+        """Dense matching with the present weights, if there are held-out images."""
+        return self.measure() if self.measure else None
 
     def report(self, step: Step, numbers: dict[str, float]) -> None:
         """Write a step's numbers, print the line of them, and say what looks wrong lately."""
@@ -60,8 +80,10 @@ class Record:
         self.console.step(step.number)
         if last:
             return
-        if self.measure and step.ends_epoch and self.eval_every and epochs_done % self.eval_every == 0:
-            self.metrics.write(step.number, {"matching": self.measure().accuracy})
+        if step.ends_epoch and self.eval_every and epochs_done % self.eval_every == 0:
+            self.show(step.number)
+            if score := self.score():
+                self.metrics.write(step.number, {"matching": score.accuracy})
         if step.ends_epoch and epochs_done % self.keep_every == 0:
             self.saver.keep_for_good(self.state, self.numbered(epochs_done))
         else:
@@ -74,18 +96,20 @@ class Record:
         except NotSaved as error:
             raise NotSaved(f"{end}; moreover, {error}") from None
 
-    def finish(self, folder: Path, before: MatchingScore | None, trained: bool) -> None:
+    def finish(self, folder: Path, trained: bool) -> None:
         """Save the last state, measure, and say what was written and learned."""
         numbered = self.numbered(self.epochs)
         if trained or not (folder / numbered).exists():
             self.saver.write_now(self.state, PATIENCE_AT_THE_END, numbered)
-        after = self.measure() if self.measure else None
+        if trained:
+            self.show(self.metrics.total_steps)
+        after = self.score()
         if after and trained:
             self.metrics.write(self.metrics.total_steps, {"matching": after.accuracy})
         self.metrics.close()
         self.console.close()
         print(f"\n{self.diagnosis.summary()}")
-        print(conclude(folder, before, after))
+        print(conclude(folder, self.untrained, after))
 
     @staticmethod
     def numbered(epochs_done: int) -> str:
@@ -97,8 +121,9 @@ def make_record(
     folder: Path,
     trainer: Trainer,
     last_step: int,
-    held_out: tuple[View, View] | None,
+    pairs: tuple[View, View] | None,
     *,
+    measured: bool,
     constant: dict[str, Any],
     from_last: bool,
     agreement: bool,
@@ -107,31 +132,25 @@ def make_record(
     keep: int,
     keep_every: int,
     eval_every: int,
+    threshold: float,
 ) -> Record:
     """The record of a trainer's run of last_step steps into a folder, from its present step on.
 
-    constant: what checkpoints hold beside the trainer's state. from_last: whether that state is of the folder's
-    last.pth.tar.
+    pairs: what the network is looked at with, at the beginning, every eval_every epochs and at the end. measured:
+    whether it never trains on them, so that dense matching is measured, not only drawn. constant: what checkpoints hold
+    beside the trainer's state. from_last: whether that state is of the folder's last.pth.tar.
     """
-    first_step = trainer.good_step
+    first_step, encoder = trainer.good_step, trainer.core.encoder
     return Record(
         metrics=Metrics(folder, first_step, last_step),
         console=Console(first_step, last_step, last_step // epochs),
         diagnosis=Diagnosis(peak_lr=trainer.optimizer.defaults["lr"], total_steps=last_step),
         saver=Saver(folder, every=save_every, keep=keep, last_is_good=from_last),
         state=lambda: {**trainer.state(), "epoch": trainer.good_step * epochs // last_step, **constant},
-        measure=(lambda: encoder_matching(trainer.core.encoder, held_out)["trunk"]) if held_out else None,
+        measure=(lambda: encoder_matching(encoder, pairs)["trunk"]) if pairs and measured else None,
+        draw=partial(pairs_picture, encoder, pairs, threshold) if pairs else None,
         agreement=agreement,
         epochs=epochs,
         eval_every=eval_every,
         keep_every=keep_every,
     )
-
-
-def open_held_out(roots: Sequence[str], image_size: int, distance: Distance) -> tuple[View, View] | None:
-    """Pairs of views of the first held-out images, if there are any."""
-    if not roots:
-        return None
-    source = open_images(roots)
-    files = [source.name(index) for index in range(min(HELD_OUT, len(source)))]
-    return held_out_pairs(files, image_size, distance=distance)

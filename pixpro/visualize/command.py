@@ -16,7 +16,7 @@ from pixpro.visualize.dense_features import DenseFeatures, load_dense_features
 from pixpro.visualize.drawing import sheet
 from pixpro.visualize.feature_panels import component_panels, similarity_panels
 from pixpro.visualize.html_page import Section, html_page
-from pixpro.visualize.pair import Pair, make_pair
+from pixpro.visualize.pair import Pair, busiest_cell, make_pair
 from pixpro.visualize.pair_panels import pair_panels, pair_summary
 
 ABOUT = (
@@ -27,7 +27,7 @@ ABOUT = (
 
 def pair_sheet(pair: Pair, heading: str, network: DenseFeatures | None = None, cell: int | None = None) -> Image.Image:
     """The whole picture of a pair; cell: which one of view 1 to explain (default: one with most matches)."""
-    cell = pair.busiest_cell() if cell is None else cell
+    cell = busiest_cell(pair.positives) if cell is None else cell
     rows = [pair_panels(pair, cell)]
     if network is not None:
         rows += [similarity_panels(pair, network, cell), component_panels(pair, network)]
@@ -82,7 +82,7 @@ def draw_pairs(args: argparse.Namespace) -> list[Path]:
             safe = re.sub(r"[^\w.-]", "_", path.stem, flags=re.ASCII)[:60]
             written.append(args.out / f"{number:02d}-{safe}.png")
             image.save(written[-1])
-            text = pair_summary(pair, pair.busiest_cell() if cell is None else cell)
+            text = pair_summary(pair, busiest_cell(pair.positives) if cell is None else cell)
             sections.append(Section(str(path), image, text))
         if args.html:
             written.append(args.out / "pairs.html")

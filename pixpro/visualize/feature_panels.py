@@ -39,10 +39,23 @@ def shown_range(values: np.ndarray) -> tuple[float, float]:
     return min(float(values.min()), float(values.max()) - 0.1), float(values.max())
 
 
-def _heat(pixels: np.ndarray, values: np.ndarray) -> tuple[Image.Image, str]:
+def _heat(pixels: np.ndarray, values: np.ndarray, side: int) -> tuple[Image.Image, str]:
     low, high = shown_range(values)
     note = f"cosines {values.min():.2f} to {values.max():.2f}; dark is {low:.2f}, yellow {high:.2f}"
-    return heat_image(pixels, (values - low) / (high - low)), note
+    return heat_image(pixels, (values - low) / (high - low), side), note
+
+
+def seen_panel(pixels: np.ndarray, values: np.ndarray, matches: np.ndarray, side: int = SIDE) -> Panel:
+    """View 2 under its cosines (N,) with a cell of view 1; that cell's matches (N,) bool are framed in white."""
+    image, note = _heat(pixels, values, side)
+    cells, nearest = round(len(values) ** 0.5), int(values.argmax())
+    for match in np.flatnonzero(matches):
+        outline_cell(image, int(match), cells, cells, WHITE)
+    row, column = divmod(nearest, cells)
+    outline_cell(image, nearest, cells, cells, CYAN, width=2)
+    verdict = "a match" if matches[nearest] else "not a match" if matches.any() else "there is no match to find"
+    note += f". Nearest, in cyan: row {row + 1}, column {column + 1}; {verdict}"
+    return Panel(framed(image, VIEW_COLOURS[1]), "View 2, seen from the cell", note, VIEW_COLOURS[1])
 
 
 def similarity_panels(pair: Pair, network: DenseFeatures, cell: int) -> list[Panel]:
@@ -52,22 +65,13 @@ def similarity_panels(pair: Pair, network: DenseFeatures, cell: int) -> list[Pan
     panels = []
     for name in shown:
         values = cosines(stages[0][name], stages[0][name])[cell]
-        image, note = _heat(displayable(pair.views[0].pixels[0]), values)
+        image, note = _heat(displayable(pair.views[0].pixels[0]), values, SIDE)
         outline_cell(image, cell, pair.cells, pair.cells, WHITE)
         title = f"View 1, {STAGES[name] if len(shown) > 1 else name}"
         panels.append(Panel(framed(image, VIEW_COLOURS[0]), title, note, VIEW_COLOURS[0]))
     # the loss compares propagated cells of one view with projected cells of the other
     values = cosines(stages[0][shown[-1]], stages[1][shown[0]])[cell]
-    image, note = _heat(displayable(pair.views[1].pixels[0]), values)
-    matches, nearest = pair.positives[cell], int(values.argmax())
-    for match in np.flatnonzero(matches):
-        outline_cell(image, int(match), pair.cells, pair.cells, WHITE)
-    row, column = divmod(nearest, pair.cells)
-    outline_cell(image, nearest, pair.cells, pair.cells, CYAN, width=2)
-    verdict = "a match" if matches[nearest] else "not a match" if matches.any() else "there is no match to find"
-    note += f". Nearest, in cyan: row {row + 1}, column {column + 1}; {verdict}"
-    panels.append(Panel(framed(image, VIEW_COLOURS[1]), "View 2, seen from the cell", note, VIEW_COLOURS[1]))
-    return panels
+    return [*panels, seen_panel(displayable(pair.views[1].pixels[0]), values, pair.positives[cell])]
 
 
 def whole_image(image: np.ndarray, shorter: int = 448, longest: int = 1024) -> Tensor:

@@ -29,11 +29,13 @@ class Pair:
         """Centres of a view's cells in pixels of the image: (N, 2)."""
         return cell_centers(self.edges[view], self.cells)[0].numpy()
 
-    def busiest_cell(self) -> int:
-        """The cell of view 1 to explain: of those with most matches, the one closest to the view's middle."""
-        middle = (self.cells - 1) / 2
-        row, column = np.divmod(np.arange(self.cells**2), self.cells)
-        return int(np.lexsort((np.hypot(row - middle, column - middle), -self.positives.sum(1)))[0])
+
+def busiest_cell(positives: np.ndarray) -> int:
+    """The cell of view 1 to explain: of those with most matches (N, N), the one closest to the view's middle."""
+    cells = round(len(positives) ** 0.5)
+    row, column = np.divmod(np.arange(cells**2), cells)
+    middle = (cells - 1) / 2
+    return int(np.lexsort((np.hypot(row - middle, column - middle), -positives.sum(1)))[0])
 
 
 def make_pair(

@@ -1,11 +1,8 @@
 """A pair of views -> panels: the image with both crops and their matched cells, and each view with its cells."""
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
 
-from pixpro.geometry import cell_centers, positive_pairs
 from pixpro.views import View
 from pixpro.visualize.drawing import (
     VIEW_COLOURS,
@@ -15,7 +12,6 @@ from pixpro.visualize.drawing import (
     framed,
     outline_cell,
     place_colours,
-    sheet,
     tint_cells,
 )
 from pixpro.visualize.pair import Pair, displayable
@@ -70,18 +66,27 @@ def source_image(pair: Pair, colours: tuple[np.ndarray, np.ndarray], cell: int) 
     return canvas.resize(image.size, Image.Resampling.LANCZOS)
 
 
+def view_panels(
+    views: tuple[View, View], colours: tuple[np.ndarray, np.ndarray], positives: np.ndarray, cell: int, side: int
+) -> list[Panel]:
+    """View 1 and view 2, (1, 3, S, S) each, with their cells; `cell` of view 1 and its matches are framed in white."""
+    panels = []
+    for number, (view, place) in enumerate(zip(views, colours, strict=True)):
+        matched = positives.any(1 - number)
+        image = view_image(displayable(view.pixels[0]), place, matched, side)
+        cells = round(len(matched) ** 0.5)
+        for framed_cell in [cell] if number == 0 else np.flatnonzero(positives[cell]):
+            outline_cell(image, int(framed_cell), cells, cells, (255, 255, 255))
+        flipped = ", flipped" if view.box[0, 0] > view.box[0, 2] else ""
+        note = f"{matched.sum()} of {matched.size} cells have a match{flipped}"
+        panels.append(Panel(framed(image, VIEW_COLOURS[number]), f"View {number + 1}", note, VIEW_COLOURS[number]))
+    return panels
+
+
 def pair_panels(pair: Pair, cell: int) -> list[Panel]:
     """Three panels: the image, view 1 and view 2; `cell` of view 1 and its matches are framed in white."""
-    matched = pair.positives.any(1), pair.positives.any(0)
     colours = shared_colours(pair.centers(0), pair.centers(1), pair.positives)
-    views = []
-    for view in (0, 1):
-        image = view_image(displayable(pair.views[view].pixels[0]), colours[view], matched[view])
-        for framed_cell in [cell] if view == 0 else np.flatnonzero(pair.positives[cell]):
-            outline_cell(image, int(framed_cell), pair.cells, pair.cells, (255, 255, 255))
-        x0, _, x1, _ = pair.edges[view][0].tolist()
-        note = f"{matched[view].sum()} of {matched[view].size} cells have a match" + (", flipped" if x0 > x1 else "")
-        views.append(Panel(framed(image, VIEW_COLOURS[view]), f"View {view + 1}", note, VIEW_COLOURS[view]))
+    views = view_panels(pair.views, colours, pair.positives, cell, SIDE)
     height, width, _ = pair.image.shape
     source = Panel(source_image(pair, colours, cell), "Image", f"{width} x {height} pixels; lines join matched cells")
     return [source, *views]
@@ -98,26 +103,3 @@ def pair_summary(pair: Pair, cell: int) -> str:
         f"{count} of {total} pairs of cells match ({count / total:.1%}). Same colour: same place of the image. "
         f"Framed in white: the cell in row {row + 1}, column {column + 1} of view 1 and its matches ({matches})."
     )
-
-
-def pairs_image(
-    view1: View, view2: View, cells: int, *, threshold: float = 0.7, limit: int = 4, side: int = 224
-) -> Tensor:
-    """A picture for TensorBoard of the first pairs of a batch, one below the other: (3, H, W) uint8.
-
-    view1, view2: normalised pixels (B, 3, S, S) and boxes (B, 4) as the model gets them; cells along a side.
-    """
-    rows = []
-    boxes = [view.box[:limit].detach().float().cpu() for view in (view1, view2)]
-    positives = positive_pairs(*boxes, cells, threshold).numpy()
-    centers = [cell_centers(box, cells).numpy() for box in boxes]
-    for number, matches in enumerate(positives):
-        colours = shared_colours(centers[0][number], centers[1][number], matches)
-        panels = []
-        for index, view in enumerate((view1, view2)):
-            matched = matches.any(1 - index)
-            image = view_image(displayable(view.pixels[number]), colours[index], matched, side)
-            note = f"{matched.sum()} of {matched.size} matched"
-            panels.append(Panel(framed(image, VIEW_COLOURS[index], 3), f"View {index + 1}", note, VIEW_COLOURS[index]))
-        rows.append(panels)
-    return torch.from_numpy(np.array(sheet(rows, "Same colour: same place"))).permute(2, 0, 1)
