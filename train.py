@@ -31,6 +31,7 @@ from pixpro.images import Images, open_images
 from pixpro.model import DensePretraining, PixContrast, PixPro
 from pixpro.optim import make_optimizer
 from pixpro.plan import make_plan
+from pixpro.run.compiling import compile_for
 from pixpro.run.determinism import make_deterministic
 from pixpro.run.faults import Watchdog
 from pixpro.run.folder import RunFolder
@@ -86,6 +87,8 @@ def train(config: Config, process: Process) -> None:
         found, settings = distributed.from_main(process, found), dataclasses.asdict(config)
         with distributed.together(process, "weights"):
             account = begin(trainer, found, settings=settings, images=len(source), init=config.init)
+        if config.compile:
+            compile_for(trainer, process, loader.order.micro, config.image_size)
         first_step, last_step = trainer.good_step, config.epochs * len(loader)
         with distributed.together(process, "output"):
             output = RunFolder(folder, fresh=not (found or config.demo)) if process.is_main else None

@@ -92,6 +92,10 @@ class Config:
         "cpu", "where JPEG files are decoded; gpu (nvJPEG) is for few cores per GPU", choices=("cpu", "gpu")
     )
     amp: str = setting("auto", "mixed precision", choices=("auto", "bf16", "fp16", "off"))
+    compile: bool = setting(
+        False,
+        "make faster code for the encoders with torch.compile: minutes at the start, the same numbers to rounding",
+    )
     seed: int = setting(0, "seed of the weights, the order of the images and the views", low=0, high=2**63 - 1)
     timeout: float = setting(
         10.0, "minutes without a finished step after which several processes end with an error", low=0.05, high=1e5

@@ -77,7 +77,9 @@ class LARS(torch.optim.Optimizer):
         if group["adapt"]:
             ratios = trust_ratios(params, grads, group["trust_coefficient"], group["eps"])
             self.ratios.append(ratios)
-            grads = torch._foreach_mul(grads, list(ratios.unbind()))
+            if group["weight_decay"] == 0:
+                grads = torch._foreach_mul(grads, 1)  # a copy, as with decay: the parameters keep their gradients
+            torch._foreach_mul_(grads, list(ratios.unbind()))
         for param, grad in zip(params, grads, strict=True):
             if "momentum_buffer" not in self.state[param]:
                 self.state[param]["momentum_buffer"] = torch.zeros_like(grad)

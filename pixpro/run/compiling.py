@@ -1,0 +1,66 @@
+"""The encoders' forward and backward passes as code that torch.compile makes for their shapes and this machine."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from pixpro.distributed import Process
+from pixpro.encoder import Embedding
+from pixpro.engine import Trainer
+from pixpro.model import DensePretraining
+from pixpro.run.nonfinite import Buffers
+
+
+def compile_for(trainer: Trainer, process: Process, images: int, side: int) -> None:
+    """Compile the encoders of a trainer for micro-batches of so many images; says what came of it."""
+    if process.is_main:
+        print("compiling the encoders, which can take minutes", flush=True)
+    started = time.perf_counter()
+    reason = compile_encoders(trainer.core, images, side, amp_dtype=trainer.amp_dtype)
+    if process.is_main:
+        done = f"compiled in {time.perf_counter() - started:.0f} s"
+        print(f"encoders run uncompiled, which is slower and equally right: {reason}" if reason else done, flush=True)
+
+
+def compile_encoders(
+    model: DensePretraining, images: int, side: int, *, amp_dtype: torch.dtype | None = None, backend: str = "inductor"
+) -> str:
+    """Compile both encoders, now, for views (images, 3, side, side); "" or, if that fails, why they stay as they are.
+
+    The numbers are those of uncompiled encoders up to rounding. Nothing else of the model changes: trial passes with
+    blank images make the compiler work, their gradients and statistics are dropped. With BatchNorm synchronised over
+    processes all of them must call this together. Takes minutes, less where the compiler's cache is warm.
+    """
+    encoders = (model.encoder, model.momentum_encoder)
+    buffers, reason = Buffers(model.buffers()), ""
+    buffers.remember()
+    try:
+        for encoder in encoders:
+            encoder.compile(backend=backend, dynamic=False)
+        try_passes(model, images, side, amp_dtype)
+    except Exception as error:  # the compiler's own, or that of any tool that it calls
+        for encoder in encoders:
+            encoder.compile(disable=True)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    finally:
+        buffers.restore()
+        model.zero_grad(set_to_none=True)
+    return reason
+
+
+def try_passes(model: DensePretraining, images: int, side: int, amp_dtype: torch.dtype | None) -> None:
+    """The passes of a step on blank images: both encoders forward, the online one backward."""
+    weight = next(model.parameters())
+    blank = torch.zeros(images, 3, side, side, device=weight.device, dtype=weight.dtype)
+    blank = blank.to(memory_format=torch.channels_last)
+    with torch.autocast(blank.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+        with torch.no_grad():
+            model.momentum_encoder(blank)
+        total = sum(cells.float().sum() for cells in maps(model.encoder(blank)))
+    total.backward()
+
+
+def maps(embedding: Embedding) -> list[Tensor]:
+    """All projected maps of an encoder."""
+    return [*embedding.maps, *([] if embedding.instance is None else [embedding.instance])]
