@@ -32,7 +32,7 @@ from pixpro.model import DensePretraining, PixContrast, PixPro
 from pixpro.optim import make_optimizer
 from pixpro.plan import make_plan
 from pixpro.run.compiling import compile_for
-from pixpro.run.determinism import make_deterministic
+from pixpro.run.determinism import choose_kernels
 from pixpro.run.faults import Watchdog
 from pixpro.run.folder import RunFolder
 from pixpro.run.interval import Interval
@@ -68,13 +68,12 @@ def work(config: Config, process: Process) -> None:
     """Plan or train, after all processes have found their command lines to make sense."""
     with distributed.together(process, "command line"):
         config = settle(config)
+    choose_kernels(deterministic=config.deterministic)
     (plan if config.plan else train)(config, process)
 
 
 def train(config: Config, process: Process) -> None:
     """Train in this process, together with the others of its group."""
-    if config.deterministic:
-        make_deterministic()
     folder = Path(config.output_dir)
     with StopRequest(process) as stop:
         with distributed.together(process, "input"):
