@@ -26,7 +26,7 @@ def attempt(contender: Contender, action: Callable[[], object]) -> str:
         torch.cuda.empty_cache()
         return "out of memory"
     except TorchDynamoException as error:
-        return f"does not compile: {type(error).__name__}"
+        return f"does not compile: {error}"
     return ""
 
 

@@ -2,11 +2,13 @@
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from benchmarks.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant
 from pixpro.engine import Trainer
 from pixpro.model import PixPro
 from pixpro.optim import make_optimizer
+from pixpro.run.compiling import compile_encoders
 from pixpro.views import View
 
 
@@ -23,8 +25,9 @@ def build(case: Case, *, compiled: bool = False) -> Contestant:
     model = PixPro(case.arch, hidden_dim=case.hidden_dim, dim=case.dim)
     model = model.to(case.device, memory_format=torch.channels_last)
     if compiled:
-        model.encoder.compile()
-        model.momentum_encoder.compile()
+        reason = compile_encoders(model, *case.view1.pixels.shape[::3], amp_dtype=case.amp_dtype)
+        if reason:
+            raise TorchDynamoException(reason)
     trainer = ColouredTrainer(
         model,
         make_optimizer("lars", model, lr=LR, momentum=0.9, weight_decay=WEIGHT_DECAY),
