@@ -33,6 +33,8 @@ def make_plan(
     peak_lr: learning rate for a batch and a rule.
     """
     batch_size, world_size, device = loader.order.batch_size, process.world_size, process.device
+    if process.is_main:
+        print(f"{method}, {world_size} process(es) on {device.type}: measuring a few steps ...", flush=True)
     found = explore(
         trainer,
         lambda images: loader_of(images * world_size),
@@ -41,7 +43,6 @@ def make_plan(
         world_size=world_size,
     )
     sizes = ", ".join(str(burst.images) for burst in found.bursts)
-    head = f"{method}, {world_size} process(es) on {device.type}: a few steps with {sizes} images per process"
     lines = plan_lines(
         found,
         images=len(loader.source),
@@ -55,4 +56,4 @@ def make_plan(
     )
     cells = max(1, image_size // trainer.core.encoder.stride)
     pairs = pairs_line(loader.source, distance=distance, cells=cells, threshold=threshold, crop_min=crop_min)
-    return "\n".join([head, *lines, pairs])
+    return "\n".join([f"measured    micro-batches of {sizes} images per process", *lines, pairs])

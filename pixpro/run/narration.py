@@ -14,10 +14,11 @@ from pixpro.matching import MatchingScore
 def introduce(method: str, loader: Loader, trainer: Trainer, process: Process, last_step: int) -> str:
     """What is going to happen."""
     precision = {None: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}[trainer.amp_dtype]
+    epochs = last_step // len(loader)
     resumed = f", going on after step {trainer.good_step} of {last_step}" if trainer.good_step else ""
     return (
         f"{method}: {len(loader.source)} images, batch {loader.order.batch_size}, "
-        f"{last_step // len(loader)} epochs of {len(loader)} steps{resumed}, "
+        f"{epochs} epoch{'s' if epochs > 1 else ''} of {len(loader)} steps{resumed}, "
         f"peak learning rate {trainer.optimizer.defaults['lr']:.4g}\n"
         f"{process.world_size} process(es) on {process.device.type}, {precision}, "
         f"{loader.workers} loader worker(s) each"
