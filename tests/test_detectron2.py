@@ -291,6 +291,25 @@ def test_a_voc_run_resumes_in_the_middle_and_writes_results_beside_the_published
     assert again == pytest.approx(json.loads((out / "results.json").read_text())["metrics"])
 
 
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_model_that_detects_nothing_is_scored_on_all_that_it_should_detect(data, tmp_path, masks):
+    from detectron2.config import get_cfg
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from downstream.finetuning.worker import Trainer
+
+    name = f"nothing_{masks}"
+    annotations = str(data / "coco/annotations/instances_val2017.json")
+    DatasetCatalog.register(name, list)
+    MetadataCatalog.get(name).set(json_file=annotations, evaluator_type="coco")
+    cfg = get_cfg()
+    cfg.MODEL.MASK_ON, cfg.OUTPUT_DIR = masks, str(tmp_path)
+    evaluator = Trainer.build_evaluator(cfg, name)
+    evaluator.reset()
+    evaluator._predictions = [{"image_id": 1, "instances": []}]
+    assert set(evaluator.evaluate()) == ({"bbox", "segm"} if masks else {"bbox"})
+
+
 @pytest.mark.parametrize("config", ["coco_c4_1x", "coco_fpn_1x"])
 def test_a_coco_run_gives_box_and_mask_ap(monkeypatch, capsys, data, resnet18, tmp_path, config):
     changes = {"SOLVER.MAX_ITER": "1"}

@@ -35,7 +35,9 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         if MetadataCatalog.get(dataset_name).evaluator_type == "pascal_voc":
             return PascalVOCDetectionEvaluator(dataset_name)
-        return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+        # Left alone it scores what it finds among the detections, so without any it forgets the masks.
+        tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+        return COCOEvaluator(dataset_name, tasks, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
 
 
 def work(
