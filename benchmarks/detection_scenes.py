@@ -22,7 +22,7 @@ from pixpro.scenes import sample_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("AP", "AP50", "AP75")
-# 400 iterations of 2 images: the published schedule for this batch is 192,000
+# 300 iterations of 2 images: the published schedule for this batch is 192,000
 SETTINGS = (
     "--train-split trainval --test-split test --arch resnet18 --batch-size 2 --train-sizes 160 192 224 --test-size 224 "
     "--regions 8 --test-proposals 50 --precise-bn 20"
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trunk", action="append", required=True, metavar="NAME=CHECKPOINT", help="`none`: untrained")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--scale", type=float, default=1 / 480, help="length, in published schedules")
+    parser.add_argument("--scale", type=float, default=1 / 640, help="length, in published schedules")
     parser.add_argument("--scenes", type=Path, help="folder of scenes; default: the built-in 400")
     parser.add_argument("--output-dir", type=Path, default=Path("output/detection_scenes"))
     args = parser.parse_args()

@@ -55,7 +55,8 @@ def table(scores: Scores) -> str:
         for row in scores.values():
             mean, spread = mean_and_spread(row[name])
             cells.append(f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if spread is not None else ""))
-        lines.append(f"| {name} ({len(row[name])}) | {' | '.join(cells)} |")
+        runs = len(next(iter(scores.values()))[name])
+        lines.append(f"| {name} ({runs}) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

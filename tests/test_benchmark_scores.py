@@ -9,13 +9,13 @@ def test_a_row_has_mean_spread_and_number_of_runs():
     table = scores.table(
         {
             "dense matching": {"PixPro": [0.5, 0.6, 0.7], "untrained": [0.25]},
-            "k-NN": {"PixPro": [0.1], "untrained": [0]},
+            "k-NN": {"PixPro": [0.1, 0.1, 0.1], "untrained": [0]},
         }
     )
     assert table.splitlines() == [
         "| | dense matching | k-NN |",
         "|---|---|---|",
-        "| PixPro (3) | 60.0 ± 10.0 | 10.0 |",
+        "| PixPro (3) | 60.0 ± 10.0 | 10.0 ± 0.0 |",
         "| untrained (1) | 25.0 | 0.0 |",
     ]
 
