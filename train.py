@@ -31,6 +31,7 @@ from pixpro.images import Images, open_images
 from pixpro.model import DensePretraining, PixContrast, PixPro
 from pixpro.optim import make_optimizer
 from pixpro.plan import make_plan
+from pixpro.run.allocator import keep_freed_memory
 from pixpro.run.compiling import compile_for
 from pixpro.run.determinism import choose_kernels
 from pixpro.run.faults import Watchdog
@@ -69,6 +70,8 @@ def work(config: Config, process: Process) -> None:
     with distributed.together(process, "command line"):
         config = settle(config)
     choose_kernels(deterministic=config.deterministic)
+    if process.device.type == "cpu":
+        keep_freed_memory()
     (plan if config.plan else train)(config, process)
 
 

@@ -20,12 +20,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.contenders import CONTENDERS, Case, make_case
 from benchmarks.contenders.case import LR, MOMENTUM, WEIGHT_DECAY
 from benchmarks.contenders.official import LARSOneByOne, move_each
-from benchmarks.step_rounds import timed_step
+from benchmarks.step_turns import timed_step
 from benchmarks.timing import by_turns, describe_machine, elapsed, median_ratio
 from pixpro.encoder import ARCHS
 from pixpro.engine import amp_dtype
 from pixpro.model import PixPro
 from pixpro.optim import make_optimizer
+from pixpro.run.allocator import keep_freed_memory
 
 BOTH = "LARS and momentum update together"
 
@@ -98,6 +99,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="that count, after one to warm up (%(default)s)")
     args = parser.parse_args(argv)
     device = torch.device(args.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as train.py does
     case = make_case(
         args.arch,
         batch_size=args.batch_size,

@@ -3,11 +3,12 @@
     python benchmarks/step.py --archs resnet18 resnet50 --batch_sizes 16 --image_sizes 224
     python benchmarks/step.py --device cuda --batch_sizes 128 --largest --profile --peak_tflops 312
 
-The contenders take turns, one step each per round, so that a machine that is busy for a while disturbs all. An image
-is both of its views. The floors are the passes that nobody can leave out, through the trunk alone and through trunk and
-projector, without optimizer. Peak memory is that of building a contender and of two steps, alone. Colours and the input
-pipeline are not in the step: see data.py. Those that are not installed are said to be; they need
-`pip install pixel-level-contrastive-learning lightly`.
+The contenders take turns, one step each per round, so that a machine that is busy for a while disturbs all; on a CPU
+each has a process of its own, which keeps freed memory as train.py does or leaves that as the C library has it, and the
+second of two steps counts. An image is both of its views. The floors are the passes that nobody can leave out, through
+the trunk alone and through trunk and projector, without optimizer. Peak memory is that of building a contender and of
+two steps, alone. Colours and the input pipeline are not in the step: see data.py. Those that are not installed are said
+to be; they need `pip install pixel-level-contrastive-learning lightly`.
 """
 
 import argparse
@@ -22,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.contenders import CONTENDERS, Case, make_case
 from benchmarks.step_limits import largest_rows, profile_lines
 from benchmarks.step_memory import peak_in_child, peak_of_steps
-from benchmarks.step_rounds import Row, attempt, measure, table
+from benchmarks.step_rounds import Row, measure, table
+from benchmarks.step_turns import Apart, Here, attempt
 from benchmarks.timing import describe_machine
 from pixpro.encoder import ARCHS
 from pixpro.engine import amp_dtype
@@ -89,7 +91,9 @@ def main(argv: list[str] | None = None) -> int:
         for size in args.image_sizes:
             for batch in args.batch_sizes:
                 case = case_of(arch, batch, size)
-                rows = with_peaks(measure(case, args.only, args.rounds), case, args)
+                rows = with_peaks(
+                    measure(case, args.only, args.rounds, Here if device.type == "cuda" else Apart), case, args
+                )
                 print(f"\n{arch}, batch {batch}, {size} px:\n\n{table(rows)}", flush=True)
                 everything += [{"arch": arch, "batch": batch, "image_size": size, **row} for row in rows]
                 if args.profile:

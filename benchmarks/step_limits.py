@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import CONTENDERS, Case
-from benchmarks.step_rounds import attempt, timed_step
+from benchmarks.step_turns import attempt, timed_step
 
 FIRST, LAST = 32, 8192
 

@@ -1,69 +1,35 @@
-"""Contenders -> rows: build those that can run here, let them take turns, tell the others why they cannot."""
+"""Contenders -> rows: those that can run here take turns, of the others the reason is told."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
-import torch
-from torch._dynamo.exc import TorchDynamoException
-
-from benchmarks.contenders import CONTENDERS, Case, Contender, Contestant
-from benchmarks.timing import by_turns, elapsed, median_ratio
+from benchmarks.contenders import CONTENDERS, Case
+from benchmarks.step_turns import Apart, Here, contestants
+from benchmarks.timing import by_turns, median_ratio
 
 Row = dict[str, str | float | None]
 BASES = ("ours", "floor", "floor_encoder")
 
 
-def attempt(contender: Contender, action: Callable[[], object]) -> str:
-    """Do it; why it cannot be done here, or nothing."""
-    try:
-        action()
-    except ImportError as error:
-        if not contender.pip:
-            raise
-        return f"not installed ({error}): {contender.pip}"
-    except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return "out of memory"
-    except TorchDynamoException as error:
-        return f"does not compile: {error}"
-    return ""
-
-
-def timed_step(contestant: Contestant, device: torch.device) -> float:
-    """Seconds of one step; its gradients are freed afterwards, so that waiting contenders hold weights alone."""
-    seconds = elapsed(contestant.run, device)
-    contestant.model.zero_grad(set_to_none=True)
-    return seconds
-
-
-def measure(case: Case, names: Iterable[str], rounds: int) -> list[Row]:
+def measure(case: Case, names: Iterable[str], rounds: int, kind: type[Here] | type[Apart]) -> list[Row]:
     """One row per contender: its times, or why there are none.
 
     Ratios are medians over the rounds of how many times as long as ours and as the floors a step takes.
     """
-    contestants: dict[str, Contestant] = {}
-    missing: dict[str, str] = {}
+    names = list(names)
+    with contestants(names, case, kind) as ready:
+        missing = {name: each.reason for name, each in ready.items() if each.reason}
 
-    def build(name: str) -> None:
-        torch.manual_seed(0)
-        contestants[name] = CONTENDERS[name].build(case)
-
-    def turn(name: str) -> float:
-        spent: list[float] = []
-        if name not in missing:
-            reason = attempt(CONTENDERS[name], lambda: spent.append(timed_step(contestants[name], case.device)))
+        def turn(name: str) -> float:
+            if name in missing:
+                return float("nan")
+            seconds, reason = ready[name].turn()
             if reason:
                 missing[name] = reason
-                del contestants[name]
-        return spent[0] if spent else float("nan")
+            return seconds
 
-    names = list(names)
-    for name in names:
-        reason = attempt(CONTENDERS[name], partial(build, name))
-        if reason:
-            missing[name] = reason
-    seconds = by_turns({name: partial(turn, name) for name in names if name not in missing}, rounds)
+        seconds = by_turns({name: partial(turn, name) for name in names if name not in missing}, rounds)
     seconds = {name: spent for name, spent in seconds.items() if name not in missing}  # some fail on the way
     return [row_of(name, case, seconds, missing.get(name, "")) for name in names]
 

@@ -180,4 +180,4 @@ def amp_dtype(setting: str, device: torch.device) -> torch.dtype | None:
         return {"bf16": torch.bfloat16, "fp16": torch.float16}[setting]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else None
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None

@@ -42,12 +42,25 @@ def step(case: str, rank: int, world_size: int) -> dict[str, torch.Tensor]:
     return found | {f"buffer {name}": buffer.clone() for name, buffer in core.named_buffers()}
 
 
+def normalise(norm: nn.Module, rank: int, world_size: int) -> dict[str, torch.Tensor]:
+    """Output, gradients and statistics of a BatchNorm for this rank's share of six bf16 maps, far from mean 0."""
+    generator = torch.Generator().manual_seed(2)
+    maps, weights = (torch.randn(6, 5, 3, 3, generator=generator) for _ in range(2))
+    share = slice(rank * 6 // world_size, (rank + 1) * 6 // world_size)
+    features = (3 * maps + 4)[share].bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    out = norm(features)
+    (out.float() * weights[share]).sum().backward()
+    found = {"out": out.detach(), "features": features.grad, "weight": norm.weight.grad, "bias": norm.bias.grad}
+    return found | {"mean": norm.running_mean, "variance": norm.running_var}
+
+
 def all_cases(folder: str) -> int:
     """What each of the launched processes does."""
     process = distributed.join()
     torch.set_num_threads(1)
     results = {case: step(case, process.rank, process.world_size) for case in CASES}
     numbers = {"loss": torch.tensor(2.0 * process.rank), "wait": float(process.rank), "rank": 3.0}
+    results["bf16"] = normalise(CPUSyncBatchNorm(5), process.rank, process.world_size)
     results["means"] = distributed.mean_numbers(numbers, process.device)
     torch.save(results, Path(folder, f"{process.rank}.pt"))
     distributed.leave()
@@ -71,6 +84,20 @@ def test_two_ranks_equal_one_process(two_ranks, case):
             torch.testing.assert_close(
                 rank[case][name], expected, rtol=1e-5, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
             )
+
+
+def test_half_precision_features_are_normalised_with_float32_statistics(two_ranks):
+    alone = normalise(nn.BatchNorm2d(5), 0, 1)
+    found = [rank["bf16"] for rank in two_ranks]
+    for name in ("out", "features"):
+        both = torch.cat([each[name] for each in found])
+        assert both.dtype == torch.bfloat16
+        torch.testing.assert_close(both, alone[name], rtol=0.02, atol=0.02)
+    for name in ("weight", "bias"):  # torch rounds the bias's gradient to bf16
+        torch.testing.assert_close(found[0][name] + found[1][name], alone[name], rtol=0.01, atol=0.05)
+    for name in ("mean", "variance"):
+        torch.testing.assert_close(found[0][name], alone[name])
+        assert torch.equal(found[0][name], found[1][name])
 
 
 def test_numbers_are_averaged_over_the_ranks_by_name(two_ranks):

@@ -1,6 +1,7 @@
 """The implementations that the step benchmark compares, by the names of its command line."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -18,17 +19,24 @@ class Contender(NamedTuple):
     title: str
     build: Callable[[Case], Contestant]
     pip: str = ""  # what installs it, where it is a package of others
+    keeps_memory: bool = False  # as train.py does on a CPU; the others' authors leave the allocator as it is
 
 
 CONTENDERS = {
-    "ours": Contender("ours", ours.build),
-    "compiled": Contender("ours, encoders compiled", partial(ours.build, compiled=True)),
+    "ours": Contender("ours", ours.build, keeps_memory=True),
+    "ours_float32": Contender(
+        "ours, float32", lambda case: ours.build(replace(case, amp_dtype=None)), keeps_memory=True
+    ),
+    "ours_default_allocator": Contender("ours, allocator as it comes", ours.build),
+    "compiled": Contender("ours, encoders compiled", partial(ours.build, compiled=True), keeps_memory=True),
     "official": Contender(
         "official step re-stated, its defaults (contiguous, autocast's own type)",
         lambda case: official.build(case, official.default_dtype(case.device), torch.contiguous_format),
     ),
     "official_same": Contender(
-        "official step re-stated, our settings", lambda case: official.build(case, case.amp_dtype, torch.channels_last)
+        "official step re-stated, our settings",
+        lambda case: official.build(case, case.amp_dtype, torch.channels_last),
+        keeps_memory=True,
     ),
     "official_float32": Contender(
         "official step re-stated, contiguous, float32",
@@ -41,6 +49,6 @@ CONTENDERS = {
     "densecl_example": Contender(
         "lightly's DenseCL, as its example", partial(lightly_densecl.build, example=True), lightly_densecl.PIP
     ),
-    "floor": Contender("floor: trunk alone", partial(floor.build, projector=False)),
-    "floor_encoder": Contender("floor: trunk and projector", partial(floor.build, projector=True)),
+    "floor": Contender("floor: trunk alone", partial(floor.build, projector=False), keeps_memory=True),
+    "floor_encoder": Contender("floor: trunk and projector", partial(floor.build, projector=True), keeps_memory=True),
 }

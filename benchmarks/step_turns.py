@@ -1,0 +1,133 @@
+"""A contender, ready to take turns: in this process, or in one of its own."""
+
+import ctypes
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+import torch
+from torch import multiprocessing
+from torch._dynamo.exc import TorchDynamoException
+
+from benchmarks.contenders import CONTENDERS, Case, Contender, Contestant
+from benchmarks.timing import elapsed
+from pixpro.run.allocator import keep_freed_memory
+
+
+class Turn(NamedTuple):
+    """What came of a turn: the seconds of a step, or why there was none."""
+
+    seconds: float
+    reason: str
+
+
+def attempt(contender: Contender, action: Callable[[], object]) -> str:
+    """Do it; why it cannot be done here, or nothing."""
+    try:
+        action()
+    except ImportError as error:
+        if not contender.pip:
+            raise
+        return f"not installed ({error}): {contender.pip}"
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return "out of memory"
+    except TorchDynamoException as error:
+        return f"does not compile: {error}"
+    return ""
+
+
+def timed_step(contestant: Contestant, device: torch.device) -> float:
+    """Seconds of one step; its gradients are freed afterwards, so that waiting contenders hold weights alone."""
+    seconds = elapsed(contestant.run, device)
+    contestant.model.zero_grad(set_to_none=True)
+    return seconds
+
+
+class Here:
+    """A contender in this process: for GPUs, whose memory all processes share."""
+
+    def __init__(self, name: str, case: Case) -> None:
+        self.contender, self.device = CONTENDERS[name], case.device
+        torch.manual_seed(0)
+        self.built: list[Contestant] = []
+        self.reason = attempt(self.contender, lambda: self.built.append(self.contender.build(case)))
+
+    def turn(self) -> Turn:
+        """Time one step; a contender that fails is given up."""
+        spent: list[float] = []
+        reason = attempt(self.contender, lambda: spent.append(timed_step(self.built[0], self.device)))
+        if reason:
+            self.built.clear()
+        return Turn(spent[0] if spent else float("nan"), reason)
+
+    def close(self) -> None:
+        """Free what it holds."""
+        self.built.clear()
+
+
+class Apart:
+    """A contender in a process of its own, so that on a CPU each has the allocator that its own script would have."""
+
+    def __init__(self, name: str, case: Case) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(name, case, theirs))
+        self.process.start()
+        theirs.close()
+        self.reason: str = self._answer()
+
+    def turn(self) -> Turn:
+        """Time one step there, the second of two."""
+        return self._answer(ask=True)
+
+    def close(self) -> None:
+        """End its process."""
+        self.connection.close()
+        self.process.join()
+
+    def _answer(self, *, ask: bool = False) -> str | Turn:
+        try:
+            if ask:
+                self.connection.send(True)
+            return self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            sys.exit(f"a contender's process ended with exit code {self.process.exitcode}; its error stands above")
+
+
+def _serve(name: str, case: Case, connection: Connection) -> None:
+    if CONTENDERS[name].keeps_memory:
+        keep_freed_memory()
+    here = Here(name, case)
+    connection.send(here.reason)
+    while True:
+        try:
+            connection.recv()
+        except EOFError:
+            return
+        warming = here.turn()
+        told = warming if warming.reason else here.turn()
+        _release()  # what is kept from step to step, as all contenders' together would not fit
+        connection.send(told)
+
+
+def _release() -> None:
+    """Give all freed memory back to the system, where the C library can."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def contestants(names: list[str], case: Case, kind: type[Here] | type[Apart]) -> Iterator[dict[str, Here | Apart]]:
+    """The contenders, each built; they are given up at the end."""
+    built = {}
+    try:
+        for name in names:
+            built[name] = kind(name, case)
+        yield built
+    finally:
+        for each in built.values():
+            each.close()
