@@ -1,10 +1,20 @@
-"""Small pictures for the tests of the input pipeline, encoded in memory or written to folders."""
+"""Small pictures, encoded in memory or written to folders, and the ways in which their files are damaged."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+DAMAGE = {
+    "empty": lambda data: b"",
+    "truncated": lambda data: data[: len(data) // 2],
+    "no header": lambda data: data[:3],
+    "text": lambda data: b"<html>404 not found</html>",
+    "zeros": lambda data: b"\0" * len(data),
+    "bomb": lambda data: re.sub(b"(\xff\xc0\x00\x11\x08)....", b"\\1\xff\xdc\xff\xdc", data, count=1, flags=re.S),
+}
 
 
 def texture(height: int, width: int, seed: int = 0) -> Image.Image:

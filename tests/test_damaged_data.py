@@ -7,7 +7,7 @@ import torch
 
 import train
 from tests import pictures
-from tests.test_data import DAMAGE
+from tests.pictures import DAMAGE
 
 SMALL = "--arch resnet18 --hidden_dim 8 --dim 8 --image_size 32 --batch_size 60 --epochs 1 --eval_every 0 --workers 0"
 

@@ -1,14 +1,16 @@
 """Names from outside, wherever people see them: markup and control characters show as text and do nothing."""
 
+import os
 import pickle
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pixpro.errors import UserError
+from pixpro.errors import UserError, printable
 from pixpro.images import check
 from pixpro.visualize import command
 from pixpro.visualize.html_page import Section, html_page
@@ -58,6 +60,13 @@ def test_no_name_adds_to_a_page_more_than_its_text(name):
 def test_a_page_shows_control_characters_by_their_codes():
     seen = Page(page(HOSTILE))
     assert seen.alt == [PLAIN] * 2 and seen.text.count(PLAIN) == 7  # title, heading, text, 2 links, 2 sections
+
+
+def test_file_names_are_printed_on_one_line():
+    name = os.fsdecode(b"/data/\xff\n\x1b[31m.jpg")
+    assert printable(name) == "/data/\\udcff\\n\\x1b[31m.jpg"
+    assert printable("/data/ünï cödé.jpg") == "/data/ünï cödé.jpg"
+    assert Path(printable("a\u202eb")).name == "a\\u202eb"
 
 
 @settings(max_examples=100, deadline=None)
