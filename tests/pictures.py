@@ -44,3 +44,15 @@ def folder(path: Path, count: int, side: int = 48) -> Path:
     for i in range(count):
         texture(side + i % 5, side + 8 - i % 3, seed=i).save(path / f"{i:03}.jpg")
     return path
+
+
+def colour_classes(path: Path) -> Path:
+    """Red and blue pictures in folders of these names, so that any features tell them apart."""
+    rng = np.random.default_rng(0)
+    for name, channel in (("red", 0), ("blue", 2)):
+        (path / name).mkdir()
+        for number in range(5):
+            pixels = rng.integers(0, 60, (40, 48, 3), np.uint8)
+            pixels[..., channel] += 180
+            Image.fromarray(pixels).save(path / name / f"{number}.png")
+    return path
