@@ -1,6 +1,5 @@
 """Each fine-tuning script really trains with detectron2, at sizes that a CPU does in seconds; skipped without it."""
 
-import importlib.util
 import json
 import os
 import pickle
@@ -17,16 +16,11 @@ from downstream.conversion.convert import convert, described
 from downstream.conversion.weights_file import write_weights
 from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco
+from tests.detectron2_marks import NEEDS_DETECTRON2
 from tests.test_downstream_shell import SCRIPTS
 from tests.trunks import encoder_of
 
-pytestmark = [
-    pytest.mark.detectron2,
-    pytest.mark.skipif(
-        importlib.util.find_spec("detectron2") is None,
-        reason="detectron2 is not on the path: source install_packages.sh --detectron2",
-    ),
-]
+pytestmark = NEEDS_DETECTRON2
 PROJECT = Path(__file__).resolve().parents[1]
 SMALL = (
     "--trial SOLVER.MAX_ITER 1 INPUT.MIN_SIZE_TRAIN 64, INPUT.MIN_SIZE_TEST 64 MODEL.RPN.POST_NMS_TOPK_TEST 4 "
