@@ -1,7 +1,6 @@
-"""Detection data are read as the layouts define them, augmented with their boxes, and refused when wrong."""
+"""Detection images are resized and flipped with their boxes, shared out to processes, and named when damaged."""
 
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,161 +8,15 @@ import pytest
 from PIL import Image
 
 from downstream.detection.annotated import AnnotatedImage
-from downstream.detection.coco import coco_scores, load_coco
 from downstream.detection.data import ImagesToTest, TrainImages, grouped_batches, loader, resize
 from downstream.detection.voc import load_voc
-from downstream.detection.voc_ap import Detections
 from pixpro.errors import UserError
 from pixpro.scenes import write_scenes
-from pixpro.scenes.coco import write_coco
-
-XML = """<annotation><size><width>40</width><height>30</height><depth>3</depth></size>{}</annotation>"""
-OBJECT = (
-    "<object><name>{}</name>{}<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
-)
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scenes(tmp_path_factory.mktemp("data") / "scenes", 8)
-
-
-def write_voc(folder: Path, annotations: dict[str, str]) -> Path:
-    """A folder in VOC's layout: one grey 40 x 30 image per annotation, all in train.txt."""
-    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (folder / part).mkdir(parents=True)
-    for name, xml in annotations.items():
-        (folder / "Annotations" / f"{name}.xml").write_text(xml)
-        Image.new("RGB", (40, 30), "grey").save(folder / "JPEGImages" / f"{name}.jpg")
-    (folder / "ImageSets/Main/train.txt").write_text("".join(f"{name}\n" for name in annotations))
-    return folder
-
-
-def test_voc_boxes_start_at_zero_and_difficult_ones_are_marked(tmp_path: Path):
-    objects = OBJECT.format("dog", "", 1, 1, 40, 30) + OBJECT.format("cat", "<difficult>1</difficult>", 3.5, 4, 9, 10)
-    data = load_voc(
-        write_voc(tmp_path / "VOC2007", {"a": XML.format(objects)}).parent, "VOC2007/train", "VOC2007/train"
-    )
-    assert data.class_names == ["cat", "dog"]  # VOC's order
-    (image,) = data.train
-    assert image.boxes.tolist() == [[0, 0, 40, 30], [2.5, 3, 9, 10]]
-    assert image.labels.tolist() == [2, 1] and image.ignored.tolist() == [False, True]
-    assert (image.width, image.height, image.image_id) == (40, 30, "a")
-
-
-def test_detectron2_names_of_splits_lead_to_their_folders(tmp_path: Path):
-    for year, name in (("2007", "a"), ("2012", "b")):
-        folder = write_voc(tmp_path / f"VOC{year}", {name: XML.format(OBJECT.format("cat", "", 1, 1, 9, 9))})
-        (folder / "ImageSets/Main/train.txt").rename(folder / "ImageSets/Main/trainval.txt")
-    data = load_voc(tmp_path, "voc_2007_trainval+voc_2012_trainval", "voc_2012_trainval")
-    assert [image.image_id for image in data.train] == ["a", "b"]
-    assert [image.image_id for image in data.test] == ["b"]
-
-
-def test_an_image_without_a_filled_box_is_tested_but_not_trained_on(tmp_path: Path):
-    annotations = {"a": XML.format(OBJECT.format("cat", "", 1, 1, 9, 9)), "b": XML.format("")}
-    annotations["c"] = XML.format(OBJECT.format("cat", "", 41, 1, 60, 9))  # outside
-    data = load_voc(write_voc(tmp_path, annotations), "train", "train")
-    assert [image.image_id for image in data.train] == ["a"]
-    assert [image.image_id for image in data.test] == ["a", "b", "c"]
-
-
-BOMB = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;">]><annotation>&c;</annotation>'
-
-
-@pytest.mark.parametrize(
-    ("xml", "message"),
-    [
-        ("<annotation>", "not an annotation"),
-        (BOMB, "document type"),
-        (BOMB.replace("<!DOCTYPE", '<?xml version="1.0"?>\n<!DOCTYPE'), "document type"),
-        ("<annotation></annotation>", "width"),
-        (XML.format(OBJECT.format("cat", "", "nan", 1, 9, 9)), "finite"),
-        (XML.format(OBJECT.format("cat", "", "x", 1, 9, 9)), "could not convert"),
-        (XML.format(OBJECT.format("", "", 1, 1, 9, 9)), "name"),
-        (XML.format("").replace("40", "-4"), "-4x30"),
-        (XML.format(""), "none of its 1 images has an object"),
-    ],
-)
-def test_a_wrong_annotation_is_named_with_its_fault(tmp_path: Path, xml: str, message: str):
-    with pytest.raises(UserError, match=message) as error:
-        load_voc(write_voc(tmp_path, {"a": xml}), "train", "train")
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("listing", "message"),
-    [
-        ("", "lists no images"),
-        ("../a\n", "one image name per line"),
-        ("a 1\n", "one image name per line"),
-        ("b\n", "there is no file"),
-        ("a\na\n", "twice"),
-    ],
-)
-def test_a_wrong_split_file_is_refused(tmp_path: Path, listing: str, message: str):
-    folder = write_voc(tmp_path, {"a": XML.format(OBJECT.format("cat", "", 1, 1, 9, 9))})
-    (folder / "ImageSets/Main/train.txt").write_text(listing)
-    with pytest.raises(UserError, match=message):
-        load_voc(folder, "train", "train")
-
-
-def test_a_class_that_only_the_test_shows_is_refused(tmp_path: Path):
-    write_voc(tmp_path / "one", {"a": XML.format(OBJECT.format("cat", "", 1, 1, 9, 9))})
-    write_voc(tmp_path / "two", {"a": XML.format(OBJECT.format("yak", "", 1, 1, 9, 9))})
-    with pytest.raises(UserError, match="yak"):
-        load_voc(tmp_path, "one/train", "two/train")
-
-
-def test_coco_and_voc_layouts_of_the_same_scenes_agree(scenes: Path, tmp_path: Path):
-    voc = load_voc(scenes, "trainval", "test")
-    coco = load_coco(write_coco(scenes, tmp_path / "coco"), "train2017", "val2017")
-    for ours, theirs in zip(voc.train + voc.test, coco.train + coco.test, strict=True):
-        assert int(ours.image_id) == int(theirs.image_id)
-        assert ours.boxes.tolist() == theirs.boxes.tolist()
-        assert [voc.class_names[i - 1] for i in ours.labels] == [coco.class_names[i - 1] for i in theirs.labels]
-
-
-def test_coco_ap_of_the_truth_is_100_and_of_nothing_0(scenes: Path, tmp_path: Path):
-    pytest.importorskip("pycocotools")
-    data = load_coco(write_coco(scenes, tmp_path / "coco"), "train2017", "val2017")
-    truth = {i.image_id: Detections(i.boxes, np.ones(len(i.boxes)), i.labels) for i in data.test}
-    assert coco_scores(data.annotations, truth)["AP"] == pytest.approx(100)
-    assert coco_scores(data.annotations, {})["AP"] == 0
-    shifted = {k: Detections(d.boxes + 1000, d.scores, d.labels) for k, d in truth.items()}
-    assert coco_scores(data.annotations, shifted)["AP"] == pytest.approx(0)
-
-
-def test_crowds_are_not_trained_on(scenes: Path, tmp_path: Path):
-    folder = write_coco(scenes, tmp_path / "coco")
-    path = folder / "annotations" / "instances_train2017.json"
-    content = json.loads(path.read_text())
-    content["annotations"][0]["iscrowd"] = 1
-    path.write_text(json.dumps(content))
-    data = load_coco(folder, "train2017", "val2017")
-    assert sum(len(image.boxes) for image in data.train) == len(content["annotations"]) - 1
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda content: content.clear(), "categories"),
-        (lambda content: content["images"].clear(), "0 images"),
-        (lambda content: content["images"][0].update(file_name="../../a.jpg"), "outside"),
-        (lambda content: content["images"][0].update(width=0), "is 0x"),
-        (lambda content: content["annotations"][0].update(bbox=[1, 2, 3]), "four finite"),
-        (lambda content: content["annotations"][0].update(category_id=99), "99"),
-        (lambda content: content["categories"].pop(), "different categories|instances file"),
-    ],
-)
-def test_a_wrong_coco_file_is_refused(scenes: Path, tmp_path: Path, change, message: str):
-    folder = write_coco(scenes, tmp_path / "coco")
-    path = folder / "annotations" / "instances_train2017.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=message):
-        load_coco(folder, "train2017", "val2017")
 
 
 @pytest.mark.parametrize(
