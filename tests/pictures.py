@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pixpro.scenes.drawing import draw_scene
+
 DAMAGE = {
     "empty": lambda data: b"",
     "truncated": lambda data: data[: len(data) // 2],
@@ -55,4 +57,11 @@ def colour_classes(path: Path) -> Path:
             pixels = rng.integers(0, 60, (40, 48, 3), np.uint8)
             pixels[..., channel] += 180
             Image.fromarray(pixels).save(path / name / f"{number}.png")
+    return path
+
+
+def scene_photo(folder: Path) -> Path:
+    """photo.jpg, a sample scene."""
+    path = folder / "photo.jpg"
+    Image.fromarray(draw_scene(0, 14).pixels).save(path, quality=95)
     return path

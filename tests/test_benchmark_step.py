@@ -8,20 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import pair_memory, parts, step, step_limits, step_rounds, step_turns
-from benchmarks.contenders import CONTENDERS, make_case, official, ours
+from benchmarks import pair_memory, parts, step, step_limits, step_turns
+from benchmarks.contenders import CONTENDERS, official, ours
 from benchmarks.contenders.case import MOMENTUM
 from benchmarks.memory import STATUS
-from benchmarks.timing import by_turns
 from pixpro.views import View
+from tests.tiny_case import TINY, tiny_case
 
 PEERS = {name: contender.build for name, contender in CONTENDERS.items() if contender.pip}
-TINY = {"batch_size": 4, "image_size": 64, "hidden_dim": 16, "dim": 8}
-
-
-def tiny_case(**changes):
-    settings = {**TINY, "device": torch.device("cpu"), "amp_dtype": None, **changes}
-    return make_case("resnet18", **settings)
 
 
 def weights(model):
@@ -135,55 +129,6 @@ def test_the_table_has_a_row_per_contender_also_for_those_that_cannot_run(tmp_pa
     assert rows[0]["time / ours"] == 1 and rows[3]["time / floor"] == 1 and rows[1]["peak GiB"] == 0.5
     assert {line.count("|") for line in lines} == {8}
     assert rows[0]["images/s"] * rows[0]["ms"] == pytest.approx(4 * 1e3)
-
-
-def test_an_import_that_fails_in_our_own_row_is_an_error():
-    with pytest.raises(ImportError):
-        step_turns.attempt(CONTENDERS["ours"], lambda: __import__("no_such_module"))
-
-
-def test_a_contender_that_runs_out_of_memory_during_the_rounds_keeps_the_others(monkeypatch):
-    turns = iter([0, 1])
-    built = CONTENDERS["floor"].build(tiny_case())
-
-    def fails_later():
-        if next(turns) == 1:
-            raise torch.OutOfMemoryError("now")
-        return built.run()
-
-    monkeypatch.setitem(
-        CONTENDERS, "ours", CONTENDERS["ours"]._replace(build=lambda case: built._replace(run=fails_later))
-    )
-    rows = step_rounds.measure(tiny_case(), ["ours", "floor"], 1, step_turns.Here)
-    assert rows[0]["reason"] == "out of memory" and rows[1]["ms"] > 0 and rows[1]["time / ours"] is None
-
-
-def test_contenders_in_processes_of_their_own_take_turns_and_end():
-    with step_turns.contestants(["floor", "floor_encoder"], tiny_case(), step_turns.Apart) as ready:
-        turns = [each.turn() for each in ready.values()]
-        processes = [each.process for each in ready.values()]
-        assert all(process.is_alive() for process in processes)
-    assert all(turn.seconds > 0 and turn.reason == "" for turn in turns)
-    assert [process.exitcode for process in processes] == [0, 0]
-
-
-def test_a_contender_whose_process_ends_is_an_error_of_one_line():
-    with step_turns.contestants(["floor"], tiny_case(), step_turns.Apart) as ready:
-        ready["floor"].process.kill()
-        with pytest.raises(SystemExit, match="exit code -9"):
-            ready["floor"].turn()
-
-
-def test_what_trains_as_train_py_does_keeps_freed_memory_and_the_others_do_not():
-    keeping = {name for name, contender in CONTENDERS.items() if contender.keeps_memory}
-    assert keeping == {"ours", "ours_float32", "compiled", "official_same", "floor", "floor_encoder"}
-
-
-def test_turns_begin_with_another_task_each_round_and_leave_the_first_out():
-    order = []
-    tasks = {name: lambda name=name: order.append(name) or float(len(order)) for name in "abc"}
-    assert by_turns(tasks, 2) == {"a": [6.0, 8.0], "b": [4.0, 9.0], "c": [5.0, 7.0]}
-    assert "".join(order) == "abcbcacab"
 
 
 def test_the_largest_batch_is_the_last_that_fits():

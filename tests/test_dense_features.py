@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
 
 from pixpro import PixContrast, PixPro
 from pixpro.errors import UserError
-from pixpro.scenes.drawing import draw_scene
 from pixpro.visualize.dense_features import load_dense_features
 from pixpro.visualize.feature_panels import (
     component_colours,
@@ -18,13 +16,12 @@ from pixpro.visualize.feature_panels import (
     whole_image,
 )
 from pixpro.visualize.pair import make_pair
+from tests import pictures
 
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory):
-    path = tmp_path_factory.mktemp("photos") / "photo.jpg"
-    Image.fromarray(draw_scene(0, 14).pixels).save(path, quality=95)
-    return path
+    return pictures.scene_photo(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture(scope="module")

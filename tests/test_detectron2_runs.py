@@ -8,8 +8,7 @@ import pytest
 from downstream.conversion.convert import convert, described
 from downstream.conversion.weights_file import read_weights, write_weights
 from downstream.finetuning import command as finetune
-from pixpro.scenes import write_scenes
-from pixpro.scenes.coco import write_coco
+from tests.detection_data import write_detection_data
 from tests.detectron2_marks import NEEDS_DETECTRON2
 from tests.detectron2_settings import MSRA
 from tests.trunks import encoder_of, neck_of
@@ -33,11 +32,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A folder with sample scenes as VOC2007, VOC2012 and coco."""
-    root = tmp_path_factory.mktemp("data")
-    scenes = write_scenes(root / "VOC2007", 8)
-    (root / "VOC2012").symlink_to(scenes)
-    write_coco(scenes, root / "coco")
-    return root
+    return write_detection_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from downstream.finetuning.config_check import check_config, trained_settings, w
 from downstream.finetuning.paths import missing_paths
 from pixpro.errors import UserError
 from pixpro.scenes import write_scenes
-from pixpro.scenes.coco import write_coco
 from pixpro.scenes.drawing import CLASSES
+from tests.detection_data import write_detection_data
 from tests.detectron2_settings import COMMON, MSRA, PUBLISHED, RGB
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: pip install -r requirements.txt")
@@ -46,11 +46,7 @@ def flat(node, prefix=""):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A folder as DETECTRON2_DATASETS wants it, with sample scenes as VOC and COCO."""
-    root = tmp_path_factory.mktemp("data")
-    scenes = write_scenes(root / "VOC2007", 8)
-    (root / "VOC2012").symlink_to(scenes)
-    write_coco(scenes, root / "coco")
-    return root
+    return write_detection_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

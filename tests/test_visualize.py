@@ -9,16 +9,14 @@ import torch
 from PIL import Image
 
 from pixpro import PixPro
-from pixpro.scenes.drawing import draw_scene
 from pixpro.visualize.command import main
 from pixpro.visualize.html_page import Section, html_page
+from tests import pictures
 
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory):
-    path = tmp_path_factory.mktemp("photos") / "photo.jpg"
-    Image.fromarray(draw_scene(0, 14).pixels).save(path, quality=95)
-    return path
+    return pictures.scene_photo(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture(scope="module")
