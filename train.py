@@ -18,22 +18,15 @@ from typing import Any
 
 import torch
 
-from pixpro import distributed, schedules
-from pixpro.checkpoint import LAST
+from pixpro.checkpoints.checkpoint import LAST
 from pixpro.config import Config, parse_args, settle, shared_settings
 from pixpro.data import Loader
-from pixpro.data.for_process import loader_for
-from pixpro.distributed import Process
-from pixpro.engine import Trainer, amp_dtype
+from pixpro.data.held_out import open_pairs
+from pixpro.data.views import View
 from pixpro.errors import UserError
-from pixpro.held_out import open_pairs
 from pixpro.images import Images, open_images
-from pixpro.model import DensePretraining, PixContrast, PixPro
-from pixpro.optim import make_optimizer
+from pixpro.method.model import DensePretraining, PixContrast, PixPro
 from pixpro.plan import make_plan
-from pixpro.run.allocator import keep_freed_memory
-from pixpro.run.compiling import compile_for
-from pixpro.run.determinism import choose_kernels
 from pixpro.run.faults import Watchdog
 from pixpro.run.folder import RunFolder
 from pixpro.run.interval import Interval
@@ -45,7 +38,14 @@ from pixpro.run.record import Record, make_record
 from pixpro.run.resuming import begin, find_state
 from pixpro.run.skipped import SkippedSteps
 from pixpro.run.starting import in_group, processes_to_start
-from pixpro.views import View
+from pixpro.training import distributed, schedules
+from pixpro.training.allocator import keep_freed_memory
+from pixpro.training.compiling import compile_for
+from pixpro.training.determinism import choose_kernels
+from pixpro.training.distributed import Process
+from pixpro.training.engine import Trainer, amp_dtype
+from pixpro.training.loading import loader_for
+from pixpro.training.optim import make_optimizer
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import names, photos
 from benchmarks.official_views import OfficialViews
 from benchmarks.timing import by_turns
-from pixpro.augment import augment
 from pixpro.data import make_loader
+from pixpro.data.augment import augment
 from pixpro.data.samples import Samples
 from pixpro.images import Images, decode, open_images
 

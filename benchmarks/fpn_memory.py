@@ -16,9 +16,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.memory import peak_gib
-from pixpro.model import PixPro
-from pixpro.optim import LARS, parameter_groups
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method.model import PixPro
+from pixpro.training.optim import LARS, parameter_groups
 
 
 def one_step(arch: str, hidden_dim: int, size: int, batch: int, levels: str) -> None:

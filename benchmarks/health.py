@@ -16,10 +16,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pixpro import PixPro, distributed
-from pixpro.health import health, observe
-from pixpro.optim import LARS, parameter_groups
-from pixpro.views import View
+from pixpro import PixPro
+from pixpro.data.views import View
+from pixpro.monitor.health import health, observe
+from pixpro.training import distributed
+from pixpro.training.optim import LARS, parameter_groups
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -18,9 +18,9 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import train
-from pixpro import ppm
-from pixpro.compare import compare, read_rows
 from pixpro.config import DEMO, DEMO_PIXPRO
+from pixpro.method import ppm
+from pixpro.monitor.compare import compare, read_rows
 
 PANELS = ("loss", "target_rank", "target_std", "prediction_rank", "propagation_entropy", "grad_norm")
 SMALL = ["--image_size", "64", "--hidden_dim", "128", "--dim", "64"]

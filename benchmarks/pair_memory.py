@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.memory import FREED_AT_ONCE, held_gib, peak_gib
 from benchmarks.timing import describe_machine, elapsed
-from pixpro.geometry import positive_pairs
-from pixpro.losses import consistency_loss
-from pixpro.ppm import PixelPropagation
+from pixpro.method.geometry import positive_pairs
+from pixpro.method.losses import consistency_loss
+from pixpro.method.ppm import PixelPropagation
 
 Inputs = tuple[PixelPropagation, Tensor, Tensor, Tensor, Tensor]  # module, cells and keys (B, C, H, W), boxes of both
 

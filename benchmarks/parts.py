@@ -22,11 +22,11 @@ from benchmarks.contenders.case import LR, MOMENTUM, WEIGHT_DECAY
 from benchmarks.contenders.official import LARSOneByOne, move_each
 from benchmarks.step_turns import timed_step
 from benchmarks.timing import by_turns, describe_machine, elapsed, median_ratio
-from pixpro.encoder import ARCHS
-from pixpro.engine import amp_dtype
-from pixpro.model import PixPro
-from pixpro.optim import make_optimizer
-from pixpro.run.allocator import keep_freed_memory
+from pixpro.method.encoder import ARCHS
+from pixpro.method.model import PixPro
+from pixpro.training.allocator import keep_freed_memory
+from pixpro.training.engine import amp_dtype
+from pixpro.training.optim import make_optimizer
 
 BOTH = "LARS and momentum update together"
 

@@ -50,7 +50,7 @@ def layouts(ranks: list[int], cores: int, batch: int, on_cpu: bool) -> list[Layo
 def on_cores(count: int) -> Iterator[None]:
     """A region in which programs are started on the first `count` of this process's cores and see no others.
 
-    pixpro.cores reads them there; OMP_NUM_THREADS would be overruled by what it finds.
+    pixpro.data.cores reads them there; OMP_NUM_THREADS would be overruled by what it finds.
     """
     if not hasattr(os, "sched_setaffinity"):  # not Linux: there is nothing to choose
         yield

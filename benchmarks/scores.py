@@ -21,7 +21,7 @@ from downstream import evaluate
 from downstream.probes.frozen_trunk import calibrate, central_views, trunk_only, untrained_trunk
 from downstream.probes.score_table import Scores, as_json, mean_and_spread
 from pixpro import load_backbone
-from pixpro.compat import read_checkpoint
+from pixpro.checkpoints.convert import read_checkpoint
 
 UNTRAINED = "untrained"
 

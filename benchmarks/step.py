@@ -26,8 +26,8 @@ from benchmarks.step_memory import peak_in_child, peak_of_steps
 from benchmarks.step_rounds import Row, measure, table
 from benchmarks.step_turns import Apart, Here, attempt
 from benchmarks.timing import describe_machine
-from pixpro.encoder import ARCHS
-from pixpro.engine import amp_dtype
+from pixpro.method.encoder import ARCHS
+from pixpro.training.engine import amp_dtype
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.contenders import CONTENDERS, Case
 from benchmarks.memory import FREED_AT_ONCE, held_gib, peak_gib
-from pixpro.run.allocator import keep_freed_memory
+from pixpro.training.allocator import keep_freed_memory
 
 
 def peak_of_steps(name: str, case: Case) -> float:

@@ -13,7 +13,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from benchmarks.contenders import CONTENDERS, Case, Contender, Contestant
 from benchmarks.timing import elapsed
-from pixpro.run.allocator import keep_freed_memory
+from pixpro.training.allocator import keep_freed_memory
 
 
 class Turn(NamedTuple):

@@ -9,7 +9,7 @@ Every rank has the same number of images and of cores (weak scaling): with 2 cor
 On a CPU also 1 rank with all the cores and all the images: what is lost to it, synchronisation and separate processes
 cost. The layouts take turns, --repeats times. Speeds are medians over the steps of a run after its warm-up, then over
 the runs; in brackets the lowest and the highest run. A step's time ends before its numbers are printed and saved. Below
-four cores per rank it decodes its images itself (pixpro/cores.py): that counts as waiting for data.
+four cores per rank it decodes its images itself (pixpro/data/cores.py): that counts as waiting for data.
 """
 
 import argparse
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import photos
 from benchmarks.scaling import Figures, Layout, figures, layouts, link_images, train
 from benchmarks.scaling_table import rows_of, same_work, table
-from pixpro.cores import available_cores
+from pixpro.data.cores import available_cores
 from pixpro.errors import UserError
 from pixpro.run.outcome import say
 from pixpro.scenes import sample_scenes

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from downstream.conversion.convert import convert, described, module_of
 from downstream.conversion.verify import verify
 from downstream.conversion.weights_file import write_weights
-from pixpro.compat import read_checkpoint
+from pixpro.checkpoints.convert import read_checkpoint
 from pixpro.errors import UserError
 
 

@@ -34,8 +34,8 @@ from downstream.detection.detector import Detector, parameter_groups
 from downstream.detection.inference import detect
 from downstream.detection.recipes import RECIPES, Recipe, scaling_line
 from downstream.detection.report import scores_of, table, write_pictures, write_results
-from pixpro import checkpoint
-from pixpro.distributed import Process, synchronise_batchnorm
+from pixpro.checkpoints import checkpoint
+from pixpro.training.distributed import Process, synchronise_batchnorm
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -28,13 +28,13 @@ from downstream.probes.mask_scores import DenseFeatureSet, count_classes, dense_
 from downstream.probes.official_linear import official_linear_score
 from downstream.probes.score_table import Scores, as_json, as_table
 from pixpro import load_backbone
-from pixpro.batch_statistics import batch_statistics
-from pixpro.compat import read_checkpoint
+from pixpro.checkpoints.convert import read_checkpoint
+from pixpro.data.held_out import held_out_pairs
+from pixpro.data.views import View
 from pixpro.errors import UserError
-from pixpro.held_out import held_out_pairs
-from pixpro.matching import matching_scores
+from pixpro.method.batch_statistics import batch_statistics
+from pixpro.monitor.matching import matching_scores
 from pixpro.scenes import sample_scenes
-from pixpro.views import View
 
 UNTRAINED = "untrained"
 

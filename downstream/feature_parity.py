@@ -25,7 +25,7 @@ from downstream.conversion.names import SHAPES
 from downstream.conversion.trunk import relative_difference
 from downstream.conversion.verify import checkpoint_features
 from downstream.conversion.weights_file import RGB_MEAN, RGB_STD, shape_settings, write_weights
-from pixpro.compat import read_checkpoint
+from pixpro.checkpoints.convert import read_checkpoint
 from pixpro.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent / "configs"

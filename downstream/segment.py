@@ -32,9 +32,9 @@ from downstream.segmentation.data import TrainCrops, WholeImages, shuffled_batch
 from downstream.segmentation.net import FCN
 from downstream.segmentation.scores import confusion, mean_iou, table, write_masks
 from downstream.segmentation.sets import SegmentationSet, load_cityscapes, load_voc_masks
-from pixpro import checkpoint
-from pixpro.distributed import Process, synchronise_batchnorm
+from pixpro.checkpoints import checkpoint
 from pixpro.errors import UserError
+from pixpro.training.distributed import Process, synchronise_batchnorm
 
 SPLITS = {"voc": ("VOC2012/train", "VOC2012/val"), "cityscapes": ("train", "val")}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pixpro.command_line import build_parser, setting
-from pixpro.encoder import ARCHS, NECKS
-from pixpro.instance import INSTANCE_LOSSES
-from pixpro.neck import LEVELS
+from pixpro.method.encoder import ARCHS, NECKS
+from pixpro.method.instance import INSTANCE_LOSSES
+from pixpro.method.neck import LEVELS
 from pixpro.run.interval import Interval
 from pixpro.scenes import sample_scenes
 

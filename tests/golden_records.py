@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pixpro.compat import to_pixpro
+from pixpro.checkpoints.convert import to_pixpro
 from tests.golden import recipe
 
 FOLDER = Path(__file__).parent / "golden"

@@ -16,8 +16,8 @@ import torchvision
 from torch import nn
 
 import train
-from pixpro import checkpoint
-from pixpro.run.checksum import checksum
+from pixpro.checkpoints import checkpoint
+from pixpro.checkpoints.checksum import checksum
 from tests.pictures import folder
 
 ROOT = Path(__file__).parent.parent

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from pixpro import checkpoint
-from pixpro.engine import Trainer
+from pixpro.checkpoints import checkpoint
 from pixpro.run import saver
+from pixpro.training.engine import Trainer
 
 
 def die() -> None:

@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixpro.augment import draw_colour
+from pixpro.data.augment import draw_colour
 from pixpro.data.samples import Batch
-from pixpro.encoder import Encoder
-from pixpro.engine import Trainer
-from pixpro.heads import ConvHead
-from pixpro.model import DensePretraining, PixPro
-from pixpro.momentum import momentum_copy
-from pixpro.optim import LARS, parameter_groups
-from pixpro.schedules import warmup_cosine_lr
-from pixpro.views import View, crop_box, crop_pixels, draw_crop
+from pixpro.data.views import View, crop_box, crop_pixels, draw_crop
+from pixpro.method.encoder import Encoder
+from pixpro.method.heads import ConvHead
+from pixpro.method.model import DensePretraining, PixPro
+from pixpro.method.momentum import momentum_copy
+from pixpro.training.engine import Trainer
+from pixpro.training.optim import LARS, parameter_groups
+from pixpro.training.schedules import warmup_cosine_lr
 
 SIZE, DIM = 64, 64  # 4 x 4 cells
 

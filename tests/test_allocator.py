@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pixpro.run import allocator
+from pixpro.training import allocator
 
 COUNT = """
 import resource, torch
-from pixpro.run.allocator import keep_freed_memory
+from pixpro.training.allocator import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 def faults():

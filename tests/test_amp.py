@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.contenders import make_case, ours
 from pixpro.config import parse_args
-from pixpro.engine import amp_dtype
+from pixpro.training.engine import amp_dtype
 
 CPU = torch.device("cpu")
 

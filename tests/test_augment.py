@@ -9,9 +9,9 @@ import torch
 from torchvision.transforms import functional as TF
 
 from benchmarks.official_views import OfficialViews
-from pixpro import augment as module
-from pixpro import colour
-from pixpro.augment import MEAN, ORDERS, STD, augment, chain, draw_colour
+from pixpro.data import augment as module
+from pixpro.data import colour
+from pixpro.data.augment import MEAN, ORDERS, STD, augment, chain, draw_colour
 from tests import pictures
 
 

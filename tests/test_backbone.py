@@ -8,10 +8,10 @@ import torchvision
 from torch import nn
 
 import pixpro
-from pixpro.compat.initialise import initialise
-from pixpro.compat.trunk import arch_of, check_trunk, trunk_of
-from pixpro.encoder import ARCHS
+from pixpro.checkpoints.initialise import initialise
+from pixpro.checkpoints.trunk import arch_of, check_trunk, trunk_of
 from pixpro.errors import UserError
+from pixpro.method.encoder import ARCHS
 from tests import foreign_models as foreign
 from tests.small_models import saved, small_model
 

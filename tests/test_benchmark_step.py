@@ -12,7 +12,7 @@ from benchmarks import pair_memory, parts, step, step_limits, step_turns
 from benchmarks.contenders import CONTENDERS, official, ours
 from benchmarks.contenders.case import MOMENTUM
 from benchmarks.memory import STATUS
-from pixpro.views import View
+from pixpro.data.views import View
 from tests.tiny_case import TINY, tiny_case
 
 PEERS = {name: contender.build for name, contender in CONTENDERS.items() if contender.pip}

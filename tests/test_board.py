@@ -14,10 +14,10 @@ from torch import nn
 
 import train
 from pixpro import PixPro
+from pixpro.data.held_out import SHOWN, held_out_pairs, open_pairs
+from pixpro.data.views import View
 from pixpro.errors import UserError
-from pixpro.held_out import SHOWN, held_out_pairs, open_pairs
 from pixpro.images import open_images
-from pixpro.views import View
 from pixpro.visualize.board import pairs_image, pairs_picture
 from pixpro.visualize.drawing import VIEW_COLOURS
 from pixpro.visualize.feature_panels import CYAN

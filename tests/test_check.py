@@ -6,9 +6,9 @@ import random
 import pytest
 import torch
 
+from pixpro.data.views import draw_crop
 from pixpro.images import open_images
-from pixpro.images.check import expected_pairs, main, scan
-from pixpro.views import draw_crop
+from pixpro.plan.check import expected_pairs, main, scan
 from tests import pictures
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixpro import checkpoint
+from pixpro.checkpoints import checkpoint
+from pixpro.checkpoints.checksum import checksum
 from pixpro.errors import UserError
-from pixpro.run.checksum import checksum
 from pixpro.run.folder import RunFolder
 from tests.small_state import state
 
@@ -40,7 +40,7 @@ def test_every_single_change_changes_the_checksum():
 def test_a_checksum_of_endless_contents_ends(monkeypatch):
     circle: list = []
     circle.append(circle)
-    monkeypatch.setattr("pixpro.run.checksum.MAX_VALUES", 1000)
+    monkeypatch.setattr("pixpro.checkpoints.checksum.MAX_VALUES", 1000)
     with pytest.raises(ValueError, match="more than 1000 values"):
         checksum(circle)
 

@@ -146,7 +146,7 @@ def wait_in_step_two() -> None:
     """Stand still in the second step."""
     import time
 
-    from pixpro.engine import Trainer
+    from pixpro.training.engine import Trainer
 
     step = Trainer.step
 

@@ -6,7 +6,7 @@ import torch
 from PIL import ImageFilter
 from torchvision.transforms import functional as TF
 
-from pixpro import colour
+from pixpro.data import colour
 from tests import pictures
 
 

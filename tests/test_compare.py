@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixpro.compare import curve, main, read_rows, run_names
 from pixpro.errors import UserError
+from pixpro.monitor.compare import curve, main, read_rows, run_names
 from pixpro.visualize import chart
 from pixpro.visualize.chart import COLOURS, Panel, draw_chart, draw_panel, label, ticks
 

@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 import pixpro
-from pixpro.compat import convert, read_checkpoint, to_pixpro
+from pixpro.checkpoints.convert import convert, read_checkpoint, to_pixpro
 from pixpro.errors import UserError
 from tests import foreign_models as foreign
 from tests.foreign_models import randomised, wrapped

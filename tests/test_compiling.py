@@ -7,9 +7,9 @@ import torch
 import torchvision
 
 import train
-from pixpro.model import PixContrast, PixPro
-from pixpro.run.compiling import compile_encoders
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method.model import PixContrast, PixPro
+from pixpro.training.compiling import compile_encoders
 from tests.pictures import folder
 from tests.runs import TinyTrunk, arguments
 from tests.small_runs import shrink

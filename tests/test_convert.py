@@ -18,8 +18,8 @@ from downstream.conversion.names import SHAPES, pyramid_name, trunk_name
 from downstream.conversion.trunk import relative_difference, trunk_features
 from downstream.conversion.verify import checkpoint_features, probe_image, verify
 from downstream.conversion.weights_file import RGB_MEAN, RGB_STD, read_weights, write_weights
-from pixpro.encoder import ARCHS, Encoder
 from pixpro.errors import UserError
+from pixpro.method.encoder import ARCHS, Encoder
 from tests.trunks import encoder_of, neck_of, state_dict_of, write_checkpoint
 
 DOWNSTREAM = Path(__file__).resolve().parents[1] / "downstream"

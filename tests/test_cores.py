@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pixpro.cores import available_cores, share_cores
+from pixpro.data.cores import available_cores, share_cores
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])

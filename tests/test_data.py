@@ -6,9 +6,9 @@ import torch
 
 from pixpro.data.order import epoch_order
 from pixpro.data.samples import generator
+from pixpro.data.views import crop_box, crop_pixels, draw_crop
 from pixpro.errors import UserError
 from pixpro.images import decode, open_images
-from pixpro.views import crop_box, crop_pixels, draw_crop
 from tests import pictures
 from tests.small_loaders import epoch_of, loader_of, same
 

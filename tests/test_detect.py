@@ -18,12 +18,12 @@ from torchvision.models import resnet18
 from downstream import detect
 from downstream.common.program import load_trunk
 from downstream.common.training import save
-from pixpro.checkpoint import LAST
-from pixpro.distributed import Process
+from pixpro.checkpoints.checkpoint import LAST
 from pixpro.errors import UserError
-from pixpro.metrics import Metrics
+from pixpro.monitor.metrics import Metrics
 from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco
+from pixpro.training.distributed import Process
 
 ROOT = Path(__file__).parents[1]
 SMALL = "--arch resnet18 --batch-size 2 --scale 0.00002 --train-sizes 64 80 --test-size 64 --regions 8 --workers 0"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pixpro.run.determinism import choose_kernels
+from pixpro.training.determinism import choose_kernels
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pixpro import PixContrast, PixPro, distributed
-from pixpro.sync_batchnorm import CPUSyncBatchNorm
-from pixpro.views import View
+from pixpro import PixContrast, PixPro
+from pixpro.data.views import View
+from pixpro.training import distributed
+from pixpro.training.sync_batchnorm import CPUSyncBatchNorm
 
 OVERLAP = torch.tensor([[0.0, 0.0, 0.9, 0.9], [0.8, 0.2, 0.1, 1.0]]), torch.tensor([[0.1, 0.1, 1.0, 1.0]] * 2)
 APART = torch.tensor([[0.0, 0.0, 0.3, 0.3]] * 2), torch.tensor([[0.6, 0.6, 1.0, 1.0]] * 2)

@@ -13,10 +13,10 @@ import torchvision
 from torch import nn
 
 import pixpro
-from pixpro import export as exporting
-from pixpro.compat import read_checkpoint
+from pixpro.checkpoints import export as exporting
+from pixpro.checkpoints.convert import read_checkpoint
+from pixpro.checkpoints.export import FORMATS, export, main
 from pixpro.errors import UserError
-from pixpro.export import FORMATS, export, main
 from tests import foreign_models as foreign
 from tests.foreign_models import randomised, wrapped
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixpro import checkpoint
-from pixpro.run.endings import Abandoned, Diverged
-from pixpro.run.nonfinite import HIGHEST_SCALE, LOWEST_SCALE, Buffers, all_finite, limit_scale, loss_gradient
+from pixpro.checkpoints import checkpoint
+from pixpro.training.endings import Abandoned, Diverged
+from pixpro.training.nonfinite import HIGHEST_SCALE, LOWEST_SCALE, Buffers, all_finite, limit_scale, loss_gradient
 from tests.runs import STEPS, Run, arguments, pictures, rows, server, weights
 from tests.sabotage import (
     kill_in_step,
@@ -141,7 +141,7 @@ def test_the_death_of_a_process_ends_the_other_and_is_named(data, tmp_path):
 
 def supervised(argv: list[str], log: str, prepare) -> None:
     """A machine's parent process with two training processes; its exit code is theirs."""
-    from pixpro.run.supervision import supervise
+    from pixpro.training.supervision import supervise
     from tests import runs
 
     os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), 2)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pixpro.geometry import cell_centers, inside, pair_distances, positive_pairs
+from pixpro.method.geometry import cell_centers, inside, pair_distances, positive_pairs
 
 BOXES1 = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.9, 0.1, 0.2, 0.8], [10.0, 20.0, 110.0, 60.0], [0.0, 0.0, 0.3, 0.3]])
 BOXES2 = torch.tensor([[0.25, 0.5, 0.75, 1.0], [0.1, 0.0, 0.7, 0.9], [90.0, 0.0, 40.0, 90.0], [0.6, 0.6, 0.9, 0.9]])

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pixpro import schedules
-from pixpro.geometry import positive_pairs
-from pixpro.losses import consistency_loss
-from pixpro.model import PixPro
-from pixpro.ppm import PixelPropagation
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method.geometry import positive_pairs
+from pixpro.method.losses import consistency_loss
+from pixpro.method.model import PixPro
+from pixpro.method.ppm import PixelPropagation
+from pixpro.training import schedules
 from tests.golden import recipe
 from tests.golden_records import assert_row, fill, load
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from pixpro import PixContrast, PixPro
-from pixpro.geometry import positive_pairs
-from pixpro.health import effective_rank, evenness, health, observe, pair_numbers, spread
-from pixpro.optim import LARS, parameter_groups
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method.geometry import positive_pairs
+from pixpro.monitor.health import effective_rank, evenness, health, observe, pair_numbers, spread
+from pixpro.training.optim import LARS, parameter_groups
 from tests.small_runs import Pictures, Unpropagated, rows_of, shrink, small_trainer
 
 OVERLAPPING = torch.tensor([[0.0, 0.0, 0.9, 0.9], [0.8, 0.2, 0.1, 1.0]]), torch.tensor([[0.1, 0.1, 1.0, 1.0]] * 2)

@@ -7,10 +7,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-METHOD = {
-    *("encoder", "geometry", "heads", "instance", "losses", "model", "momentum", "neck", "optim", "ppm", "precision"),
-    *("chunks", "schedules", "sync_batchnorm"),
-}
+FLOORS = (
+    "errors",
+    "images scenes",
+    "data",
+    "method",
+    "checkpoints",
+    "visualize",
+    "monitor",
+    "training",
+    "run",
+    "plan",
+    "command_line",
+    "config",
+)
+RANK = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
+FACE = ("__init__", "__main__")  # the public API and the commands: they stand in front of the whole house
 PACKAGE = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in (ROOT / "pixpro").rglob("*.py")
@@ -37,11 +49,36 @@ def test_the_package_imports_nothing_that_stands_above_it(module):
     assert not above & {"train", "downstream", "benchmarks", "tests", "hubconf"}
 
 
-@pytest.mark.parametrize("module", sorted(METHOD))
-def test_the_method_knows_no_files_processes_or_settings(module):
-    allowed = {f"pixpro.{name}" for name in METHOD | {"views"}}
-    ours = {name for name in imports(PACKAGE[f"pixpro.{module}"]) if name.startswith("pixpro")}
-    assert ours <= allowed
+def room(module: str) -> str:
+    """The part of a module's name below `pixpro`: its room, or its own name at the top of the package."""
+    return (module.split(".") + ["__init__"])[1]
+
+
+def test_every_room_has_its_floor():
+    there = {path.stem if path.is_file() else path.name for path in (ROOT / "pixpro").glob("[!_]*")}
+    assert there - {"__pycache__", "py.typed"} == set(RANK)
+
+
+@pytest.mark.parametrize(
+    "module", [name for name in PACKAGE if room(name) not in FACE and not name.endswith("__main__")]
+)
+def test_imports_go_down_and_never_up(module):
+    own = room(module)
+    up = {
+        name
+        for name in imports(PACKAGE[module])
+        if name.startswith("pixpro.") and room(name) != own and RANK.get(room(name), 99) >= RANK[own]
+    }
+    assert not up, f"{module} stands on floor {RANK[own]} and imports {sorted(up)}"
+
+
+def test_the_method_knows_no_files_processes_or_settings():
+    below = {room(name) for m in PACKAGE if room(m) == "method" for name in imports(PACKAGE[m]) if "pixpro." in name}
+    assert below - {"method"} == {"data"}
+    named = {
+        name for m in PACKAGE if room(m) == "method" for name in imports(PACKAGE[m]) if name.startswith("pixpro.data")
+    }
+    assert named == {"pixpro.data.views"}  # the View that it is given
 
 
 def test_only_train_reads_the_settings():

@@ -9,9 +9,9 @@ import torchvision
 
 import pixpro
 import train
-from pixpro.compat.initialise import initialise
+from pixpro.checkpoints.initialise import initialise
+from pixpro.data.views import View
 from pixpro.errors import UserError
-from pixpro.views import View
 from tests import foreign_models as foreign
 from tests.pictures import texture
 from tests.small_models import saved, small_model

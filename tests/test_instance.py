@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from pixpro.distributed import join, launch, leave, mean_over_processes, synchronise_batchnorm
-from pixpro.instance import InstanceContrast, InstanceRegression
-from pixpro.model import PixContrast, PixPro
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method.instance import InstanceContrast, InstanceRegression
+from pixpro.method.model import PixContrast, PixPro
+from pixpro.training.distributed import join, launch, leave, mean_over_processes, synchronise_batchnorm
 
 SMALL = {"hidden_dim": 16, "dim": 8}
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pixpro.geometry import inside, positive_pairs
-from pixpro.losses import consistency_loss, contrast_loss
+from pixpro.method.geometry import inside, positive_pairs
+from pixpro.method.losses import consistency_loss, contrast_loss
 
 BOXES1 = torch.tensor([[0.0, 0.0, 0.8, 0.8], [0.9, 0.1, 0.2, 0.8], [0.0, 0.0, 0.3, 0.3]])
 BOXES2 = torch.tensor([[0.3, 0.2, 1.0, 1.0], [0.1, 0.0, 0.7, 0.9], [0.6, 0.6, 0.9, 0.9]])

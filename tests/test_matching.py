@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pixpro import held_out
-from pixpro.batch_statistics import batch_statistics
-from pixpro.encoder import Encoder
+from pixpro.data import held_out
+from pixpro.data.held_out import held_out_pairs
+from pixpro.data.views import View
 from pixpro.errors import UserError
-from pixpro.held_out import held_out_pairs
-from pixpro.matching import encoder_matching, matched_cells, matching_scores
+from pixpro.method.batch_statistics import batch_statistics
+from pixpro.method.encoder import Encoder
+from pixpro.monitor.matching import encoder_matching, matched_cells, matching_scores
 from pixpro.scenes import write_scenes
-from pixpro.sync_batchnorm import CPUSyncBatchNorm
-from pixpro.views import View
+from pixpro.training.sync_batchnorm import CPUSyncBatchNorm
 
 
 def random_pairs(count=4, size=64, seed=0):

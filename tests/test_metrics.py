@@ -7,9 +7,9 @@ import math
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pixpro.console import Console, duration, numbers_line
-from pixpro.metrics import Metrics
-from pixpro.usage import Speed
+from pixpro.monitor.console import Console, duration, numbers_line
+from pixpro.monitor.metrics import Metrics
+from pixpro.monitor.usage import Speed
 
 
 class Terminal(io.StringIO):
@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch):
     """A clock that moves only when told."""
     now = [100.0]
-    monkeypatch.setattr("pixpro.console.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("pixpro.monitor.console.time.perf_counter", lambda: now[0])
     return now
 
 

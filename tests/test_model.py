@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from pixpro import PixContrast, PixPro
-from pixpro.geometry import inside, positive_pairs
-from pixpro.losses import consistency_loss, contrast_loss
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method.geometry import inside, positive_pairs
+from pixpro.method.losses import consistency_loss, contrast_loss
 
 METHODS = {"pixpro": PixPro, "pixcontrast": PixContrast}
 OVERLAPPING = torch.tensor([[0.0, 0.0, 0.9, 0.9], [0.8, 0.2, 0.1, 1.0]]), torch.tensor([[0.1, 0.1, 1.0, 1.0]] * 2)

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import FeaturePyramidNetwork
 
-from pixpro.encoder import Encoder
-from pixpro.neck import FeaturePyramid
+from pixpro.method.encoder import Encoder
+from pixpro.method.neck import FeaturePyramid
 
 SMALL = {"hidden_dim": 16, "dim": 8}
 CHANNELS = [4, 6, 8, 10]

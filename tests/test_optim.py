@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from pixpro.optim import LARS, parameter_groups
+from pixpro.training.optim import LARS, parameter_groups
 from tests.golden import recipe
 from tests.golden_records import FOLDER
 

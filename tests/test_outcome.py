@@ -8,10 +8,10 @@ import torch
 from torch.distributed import HashStore
 
 import train
-from pixpro.distributed import Process
 from pixpro.errors import UserError
-from pixpro.run.endings import Stopped
 from pixpro.run.outcome import outcome
+from pixpro.training.distributed import Process
+from pixpro.training.endings import Stopped
 
 
 def raising(error: Exception):

@@ -11,9 +11,9 @@ import train
 from pixpro import PixPro
 from pixpro.errors import UserError
 from pixpro.images import open_images
-from pixpro.images.check import expected_pairs
 from pixpro.plan import bursts
 from pixpro.plan.bursts import Burst, Bursts, explore, largest_fit, measure
+from pixpro.plan.check import expected_pairs
 from pixpro.plan.lines import accumulation_for, plan_lines
 from pixpro.plan.pairs import image_sizes, pairs_line
 from tests.pictures import folder

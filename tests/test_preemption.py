@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pixpro import checkpoint
-from pixpro.run.endings import Stopped
+from pixpro.checkpoints import checkpoint
+from pixpro.training.endings import Stopped
 from tests.runs import ROOT, STEPS, Run, arguments, pictures, rows, weights
 from tests.sabotage import signal_in_step
 

@@ -5,7 +5,7 @@ import torch
 
 from pixpro.data import Batch
 from pixpro.data.prefetch import prefetch
-from pixpro.views import View
+from pixpro.data.views import View
 
 
 def batches(count: int) -> list[Batch]:

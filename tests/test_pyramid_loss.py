@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pixpro import chunks
-from pixpro.encoder import Encoder
-from pixpro.geometry import inside
-from pixpro.matching import encoder_matching
-from pixpro.model import PixContrast, PixPro
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method import chunks
+from pixpro.method.encoder import Encoder
+from pixpro.method.geometry import inside
+from pixpro.method.model import PixContrast, PixPro
+from pixpro.monitor.matching import encoder_matching
 
 SMALL = {"hidden_dim": 16, "dim": 8}
 

@@ -113,7 +113,11 @@ def test_blocks_in_lists_and_commands_in_prose_are_found():
 
 
 def test_a_name_that_the_package_does_not_have_fails_the_check():
-    check_names("from pixpro import PixPro\nfrom pixpro.losses import consistency_loss")
-    for text in ["from pixpro import PixPo", "from pixpro.losses import no_such_loss", "from pixpro.no import x"]:
+    check_names("from pixpro import PixPro\nfrom pixpro.method.losses import consistency_loss")
+    for text in [
+        "from pixpro import PixPo",
+        "from pixpro.method.losses import no_such_loss",
+        "from pixpro.no import x",
+    ]:
         with pytest.raises(Wrong):
             check_names(text)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pixpro import checkpoint
+from pixpro.checkpoints import checkpoint
 from tests.runs import EPOCHS, STEPS, Run, arguments, pictures, rows, weights
 from tests.sabotage import die_before_step, die_while_saving, flip_a_bit
 

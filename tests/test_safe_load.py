@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pixpro.compat.safe_load import load_untrusted
+from pixpro.checkpoints.safe_load import load_untrusted
 from pixpro.errors import UserError
 
 WEIGHTS = {"epoch": 3, "state_dict": {"conv1.weight": torch.arange(12.0).view(3, 4), "bn1.bias": torch.ones(3)}}

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixpro import checkpoint
+from pixpro.checkpoints import checkpoint
+from pixpro.checkpoints.checksum import checksum
 from pixpro.run import saver
-from pixpro.run.checksum import checksum
-from pixpro.run.endings import NotSaved
 from pixpro.run.interval import Interval
 from pixpro.run.saver import Saver
+from pixpro.training.endings import NotSaved
 from tests.small_state import state
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pixpro.schedules import cosine_momentum, momentum_steps, scaled_lr, warmup_cosine_lr
+from pixpro.training.schedules import cosine_momentum, momentum_steps, scaled_lr, warmup_cosine_lr
 
 
 def test_warm_up_is_linear_and_the_rest_a_cosine():

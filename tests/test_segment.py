@@ -18,8 +18,8 @@ from downstream.segmentation.data import TrainCrops, shuffled_batches
 from downstream.segmentation.net import FCN, pixel_loss
 from downstream.segmentation.scores import count_pairs, mean_iou
 from downstream.segmentation.sets import MaskedImage, SegmentationSet
-from pixpro.checkpoint import LAST
-from pixpro.metrics import Metrics
+from pixpro.checkpoints.checkpoint import LAST
+from pixpro.monitor.metrics import Metrics
 from pixpro.scenes import write_scenes
 
 SMALL = "--arch resnet18 --batch-size 2 --scale 0.000016 --crop 48 --num-classes 9 --workers 0 --log-every 1"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pixpro.errors import UserError, printable
-from pixpro.images import check
+from pixpro.plan import check
 from pixpro.visualize import command
 from pixpro.visualize.html_page import Section, html_page
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pixpro import PixContrast
-from pixpro.verdict import Diagnosis, verdicts
+from pixpro.monitor.verdict import Diagnosis, verdicts
 from tests.small_runs import Unpropagated, rows_of, shrink, small_trainer
 
 HEALTHY = {

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pixpro.geometry import cell_centers, positive_pairs
-from pixpro.views import crop_box, crop_pixels, draw_crop
+from pixpro.data.views import crop_box, crop_pixels, draw_crop
+from pixpro.method.geometry import cell_centers, positive_pairs
 from tests import pictures
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "case6_geometry.json").read_text())

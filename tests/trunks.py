@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from pixpro import PixPro
-from pixpro.encoder import Encoder
+from pixpro.method.encoder import Encoder
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pixpro.views import View
+from pixpro.data.views import View
 
 LR, WEIGHT_DECAY, MOMENTUM = 0.1, 1e-5, 0.99
 

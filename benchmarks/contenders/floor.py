@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.contenders.case import Case, Contestant, trunk
-from pixpro.heads import ConvHead
+from pixpro.method.heads import ConvHead
 
 
 def build(case: Case, *, projector: bool) -> Contestant:

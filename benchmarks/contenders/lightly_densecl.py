@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from benchmarks.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant, trunk
 from benchmarks.contenders.plain_step import plain_step
-from pixpro.optim import LARS, parameter_groups
+from pixpro.training.optim import LARS, parameter_groups
 
 PIP = "pip install lightly"
 BANK = (4096, 128)  # keys and their size, as in lightly's example

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from benchmarks.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant
 from benchmarks.contenders.plain_step import plain_step
-from pixpro.optim import LARS, parameter_groups
+from pixpro.training.optim import LARS, parameter_groups
 
 PIP = "pip install pixel-level-contrastive-learning"
 

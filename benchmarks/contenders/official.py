@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from benchmarks.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant, trunk
 from benchmarks.contenders.plain_step import plain_step
-from pixpro.heads import ConvHead
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method.heads import ConvHead
 
 THRESHOLD = 0.7
 

@@ -5,11 +5,11 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
 from benchmarks.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant
-from pixpro.engine import Trainer
-from pixpro.model import PixPro
-from pixpro.optim import make_optimizer
-from pixpro.run.compiling import compile_encoders
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method.model import PixPro
+from pixpro.training.compiling import compile_encoders
+from pixpro.training.engine import Trainer
+from pixpro.training.optim import make_optimizer
 
 
 class ColouredTrainer(Trainer):

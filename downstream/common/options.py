@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pixpro.command_line import OneLineParser
-from pixpro.encoder import ARCHS
+from pixpro.method.encoder import ARCHS
 
 Splits = dict[str, tuple[str, str]]  # names of the training and the test split by layout
 

@@ -12,11 +12,11 @@ import torch
 import torchvision
 from torch import nn
 
-from pixpro import checkpoint
-from pixpro.compat.backbone import load_backbone
-from pixpro.cores import share_cores
-from pixpro.distributed import Process, join, launch, leave
+from pixpro.checkpoints import checkpoint
+from pixpro.checkpoints.backbone import load_backbone
+from pixpro.data.cores import share_cores
 from pixpro.errors import UserError
+from pixpro.training.distributed import Process, join, launch, leave
 
 # Settings that may differ between a run and its continuation: they do not change its numbers, except that another
 # number of processes goes on with other batches.

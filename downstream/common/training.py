@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from downstream.common.program import resumable, settings, to_resume
-from pixpro import checkpoint
-from pixpro.distributed import Process
+from pixpro.checkpoints import checkpoint
 from pixpro.errors import UserError
-from pixpro.metrics import Metrics
+from pixpro.monitor.metrics import Metrics
+from pixpro.training.distributed import Process
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]  # images, and what is known of each
 

@@ -10,7 +10,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from downstream.conversion.names import SHAPES, pyramid_name, trunk_name
 from downstream.conversion.weights_file import RGB_MEAN, RGB_STD
-from pixpro.compat.trunk import check_trunk, trunk_of
+from pixpro.checkpoints.trunk import check_trunk, trunk_of
 from pixpro.errors import UserError
 
 NECK = "encoder.neck."

@@ -6,7 +6,7 @@ from torch import nn
 
 from downstream.detection.data import ImagesToTest, loader
 from downstream.detection.voc_ap import Detections
-from pixpro.distributed import Process
+from pixpro.training.distributed import Process
 
 
 @torch.no_grad()

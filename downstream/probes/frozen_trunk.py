@@ -10,11 +10,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from pixpro.augment import MEAN, STD
-from pixpro.cores import available_cores
-from pixpro.encoder import TRUNK
+from pixpro.data.augment import MEAN, STD
+from pixpro.data.cores import available_cores
 from pixpro.errors import UserError
 from pixpro.images.decoding import BadImage, decode
+from pixpro.method.encoder import TRUNK
 
 
 def trunk_only(model: nn.Module) -> nn.Sequential:

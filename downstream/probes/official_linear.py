@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from downstream.probes.classifiers import accuracy
 from downstream.probes.frozen_trunk import normalised, pooled_features, read_image
 from downstream.probes.labelled import Labelled
-from pixpro.cores import available_cores
-from pixpro.schedules import warmup_cosine_lr
-from pixpro.views import crop_pixels, draw_crop
+from pixpro.data.cores import available_cores
+from pixpro.data.views import crop_pixels, draw_crop
+from pixpro.training.schedules import warmup_cosine_lr
 
 
 def augmented(item: Labelled, size: int, key: str) -> Tensor:

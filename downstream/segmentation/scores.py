@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from downstream.detection.data import loader
 from downstream.segmentation.data import WholeImages
 from downstream.segmentation.net import VOID
-from pixpro.distributed import Process
 from pixpro.scenes.files import voc_palette
+from pixpro.training.distributed import Process
 
 
 @torch.no_grad()

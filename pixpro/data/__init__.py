@@ -10,12 +10,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from pixpro.data.bad_files import BadFiles
+from pixpro.data.gpu_decode import EncodedSamples, Finished
 from pixpro.data.order import MicroBatches
 from pixpro.data.samples import Batch, NothingReadable, Samples
+from pixpro.data.views import Distance
 from pixpro.errors import UserError, printable
 from pixpro.images import Images
-from pixpro.images.gpu_decode import EncodedSamples, Finished
-from pixpro.views import Distance
 
 __all__ = ["Batch", "Loader", "make_loader"]
 

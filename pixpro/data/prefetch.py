@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from pixpro.data.samples import Batch
-from pixpro.views import View
+from pixpro.data.views import View
 
 
 def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:

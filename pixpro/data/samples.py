@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from pixpro.augment import Colour, draw_colour
+from pixpro.data.augment import Colour, draw_colour
 from pixpro.data.order import Key
+from pixpro.data.views import Crop, Distance, View, crop_box, crop_pixels, draw_crop
 from pixpro.images import Images
 from pixpro.images.decoding import BadImage, decode
-from pixpro.views import Crop, Distance, View, crop_box, crop_pixels, draw_crop
 
 REPLACEMENTS = 20  # at 1 % bad files, all of them are bad once in 1e40 samples: then the images are gone
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from pixpro.images.check import main
+from pixpro.plan.check import main
 
 sys.exit(main())

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 from pixpro.data import Loader
-from pixpro.distributed import Process
-from pixpro.engine import Trainer
+from pixpro.data.views import Distance
+from pixpro.monitor.usage import memory_limit
 from pixpro.plan.bursts import explore
 from pixpro.plan.lines import plan_lines
 from pixpro.plan.pairs import pairs_line
-from pixpro.usage import memory_limit
-from pixpro.views import Distance
+from pixpro.training.distributed import Process
+from pixpro.training.engine import Trainer
 
 
 def make_plan(

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import torch
 
-from pixpro import distributed
 from pixpro.data import Loader
-from pixpro.engine import Trainer
 from pixpro.errors import UserError
-from pixpro.usage import Speed, memory_limit, peak_memory
+from pixpro.monitor.usage import Speed, memory_limit, peak_memory
+from pixpro.training import distributed
+from pixpro.training.engine import Trainer
 
 BUDGET = 60.0  # seconds of measured steps after which no larger batch is tried
 ROOM = 0.9  # share of the memory that a suggestion may fill

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from pixpro.console import duration
+from pixpro.monitor.console import duration
+from pixpro.monitor.usage import GB
 from pixpro.plan.bursts import Bursts
-from pixpro.usage import GB
 
 
 def accumulation_for(share: int, largest: int) -> int:

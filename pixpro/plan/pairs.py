@@ -2,11 +2,11 @@
 
 import torch
 
+from pixpro.data.views import Distance
 from pixpro.errors import UserError
 from pixpro.images import Images
-from pixpro.images.check import expected_pairs
 from pixpro.images.sample import sample_images
-from pixpro.views import Distance
+from pixpro.plan.check import expected_pairs
 
 SAMPLED = 256  # images whose sizes stand for all
 

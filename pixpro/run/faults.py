@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 
-from pixpro.distributed import Process
-from pixpro.run.endings import Abandoned
+from pixpro.training.distributed import Process
+from pixpro.training.endings import Abandoned
 
 POLL = 1.0  # seconds between two looks
 ANSWERS = 4.0  # seconds in which a living process answers a roll-call

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from pixpro.checkpoint import discard, newest_first, reason
+from pixpro.checkpoints.checkpoint import discard, newest_first, reason
 from pixpro.errors import UserError
 
 

@@ -1,14 +1,14 @@
 """The training loop: steps, and after each what has to be noted, saved, and whether to go on."""
 
-from pixpro import distributed
 from pixpro.data import Loader
-from pixpro.engine import Trainer
 from pixpro.errors import UserError
-from pixpro.run.endings import Ending, Stopped
+from pixpro.monitor.usage import GB, Speed, peak_memory
 from pixpro.run.preemption import StopRequest
 from pixpro.run.record import Record
 from pixpro.run.skipped import SkippedSteps
-from pixpro.usage import GB, Speed, peak_memory
+from pixpro.training import distributed
+from pixpro.training.endings import Ending, Stopped
+from pixpro.training.engine import Trainer
 
 
 def loop(

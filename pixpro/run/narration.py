@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from pixpro.checkpoint import LAST
+from pixpro.checkpoints.checkpoint import LAST
 from pixpro.data import Loader
-from pixpro.distributed import Process
-from pixpro.engine import Trainer
-from pixpro.matching import MatchingScore
+from pixpro.monitor.matching import MatchingScore
+from pixpro.training.distributed import Process
+from pixpro.training.engine import Trainer
 
 
 def introduce(method: str, loader: Loader, trainer: Trainer, process: Process, last_step: int) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-from pixpro.distributed import Process
 from pixpro.errors import UserError, printable
-from pixpro.run.endings import Abandoned, Ending
 from pixpro.run.faults import of_communication, roll_call
+from pixpro.training.distributed import Process
+from pixpro.training.endings import Abandoned, Ending
 
 
 def outcome(function: Callable[[], None], process: Process) -> int:

@@ -4,8 +4,8 @@ import os
 import signal
 from types import FrameType
 
-from pixpro.distributed import Process
-from pixpro.run.endings import SIGNALS, end_at_once
+from pixpro.training.distributed import Process
+from pixpro.training.endings import SIGNALS, end_at_once
 
 
 class StopRequest:

@@ -8,17 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from pixpro.console import Console
-from pixpro.engine import Step, Trainer
+from pixpro.data.views import View
 from pixpro.errors import UserError
-from pixpro.matching import MatchingScore, encoder_matching
-from pixpro.metrics import Metrics
-from pixpro.run.endings import Ending, NotSaved
+from pixpro.monitor.console import Console
+from pixpro.monitor.matching import MatchingScore, encoder_matching
+from pixpro.monitor.metrics import Metrics
+from pixpro.monitor.verdict import Diagnosis
 from pixpro.run.interval import Interval
 from pixpro.run.narration import conclude
 from pixpro.run.saver import Saver
-from pixpro.verdict import Diagnosis
-from pixpro.views import View
+from pixpro.training.endings import Ending, NotSaved
+from pixpro.training.engine import Step, Trainer
 from pixpro.visualize.board import pairs_picture
 
 PATIENCE = 20.0  # seconds for the last save before an early end: schedulers give 30 between SIGTERM and SIGKILL

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pixpro.checkpoint import LAST, load, load_newest
-from pixpro.compat.initialise import initialise
-from pixpro.engine import Trainer
+from pixpro.checkpoints.checkpoint import LAST, load, load_newest
+from pixpro.checkpoints.initialise import initialise
 from pixpro.errors import UserError
+from pixpro.training.engine import Trainer
 
 # What the tensors' shapes or the meaning of a step number depend on.
 FIXED = (

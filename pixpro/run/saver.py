@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from pixpro.checkpoint import LAST, discard, reason, sync_folder, write_partial
-from pixpro.run.endings import NotSaved
+from pixpro.checkpoints.checkpoint import LAST, discard, reason, sync_folder, write_partial
 from pixpro.run.interval import Interval
+from pixpro.training.endings import NotSaved
 
 LOG = logging.getLogger(__name__)
 MakeState = Callable[[], dict[str, Any]]

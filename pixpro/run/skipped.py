@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from pixpro.distributed import Process
-from pixpro.engine import Step
-from pixpro.run.endings import Diverged
-from pixpro.run.rows import Rows
+from pixpro.monitor.rows import Rows
+from pixpro.training.distributed import Process
+from pixpro.training.endings import Diverged
+from pixpro.training.engine import Step
 
 LOG = logging.getLogger(__name__)
 FILE = "skipped_steps.jsonl"

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import torch
 
-from pixpro import distributed
-from pixpro.distributed import Process
 from pixpro.errors import UserError
 from pixpro.run.outcome import outcome, say
+from pixpro.training import distributed
+from pixpro.training.distributed import Process
 
 
 def processes_to_start(several: bool, nproc: int) -> int:

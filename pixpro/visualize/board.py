@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixpro.batch_statistics import batch_statistics
-from pixpro.encoder import Encoder
-from pixpro.geometry import cell_centers, positive_pairs
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method.batch_statistics import batch_statistics
+from pixpro.method.encoder import Encoder
+from pixpro.method.geometry import cell_centers, positive_pairs
 from pixpro.visualize.drawing import sheet
 from pixpro.visualize.feature_panels import cosines, seen_panel
 from pixpro.visualize.pair import busiest_cell, displayable

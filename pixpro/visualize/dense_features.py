@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pixpro.compat import Checkpoint, read_checkpoint
-from pixpro.compat.backbone import backbone
-from pixpro.encoder import TRUNK
+from pixpro.checkpoints.backbone import backbone
+from pixpro.checkpoints.convert import Checkpoint, read_checkpoint
 from pixpro.errors import UserError
-from pixpro.heads import ConvHead
-from pixpro.ppm import PixelPropagation
+from pixpro.method.encoder import TRUNK
+from pixpro.method.heads import ConvHead
+from pixpro.method.ppm import PixelPropagation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pixpro.augment import MEAN, STD
+from pixpro.data.augment import MEAN, STD
 from pixpro.visualize.dense_features import DenseFeatures
 from pixpro.visualize.drawing import VIEW_COLOURS, Panel, fit, framed, heat_colours, outline_cell, tint_cells
 from pixpro.visualize.pair import Pair, displayable

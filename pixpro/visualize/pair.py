@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixpro.augment import MEAN, STD, augment, draw_colour
+from pixpro.data.augment import MEAN, STD, augment, draw_colour
+from pixpro.data.views import Distance, View, crop_box, crop_pixels, draw_crop
 from pixpro.errors import UserError
-from pixpro.geometry import cell_centers, positive_pairs
 from pixpro.images.decoding import BadImage, decode
-from pixpro.views import Distance, View, crop_box, crop_pixels, draw_crop
+from pixpro.method.geometry import cell_centers, positive_pairs
 
 
 @dataclass(frozen=True)

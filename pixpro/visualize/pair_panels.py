@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pixpro.views import View
+from pixpro.data.views import View
 from pixpro.visualize.drawing import (
     VIEW_COLOURS,
     Panel,

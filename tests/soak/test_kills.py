@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pixpro.run.endings import Abandoned, Stopped
+from pixpro.training.endings import Abandoned, Stopped
 from tests.runs import Run, arguments, pictures, rows, weights
 from tests.sabotage import die_while_saving
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torchvision
 from torch import Tensor, nn
 
-from pixpro.heads import ConvHead
-from pixpro.neck import PYRAMID_CHANNELS, FeaturePyramid
+from pixpro.method.heads import ConvHead
+from pixpro.method.neck import PYRAMID_CHANNELS, FeaturePyramid
 
 ARCHS = (
     "resnet18",

@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixpro.chunks import PAIRS_AT_ONCE
-from pixpro.geometry import positive_pairs
-from pixpro.model import DensePretraining, PixPro
-from pixpro.optim import LARS
-from pixpro.precision import at_least_float32, full_precision
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method.chunks import PAIRS_AT_ONCE
+from pixpro.method.geometry import positive_pairs
+from pixpro.method.model import DensePretraining, PixPro
+from pixpro.method.precision import at_least_float32, full_precision
 
 CELLS = 1024  # cells whose spread and rank are measured: four times the channels, and an eigenvalue problem of 5 ms
 IMAGES = 32  # images whose propagation weights are measured
@@ -141,8 +140,8 @@ def step_numbers(model: DensePretraining, optimizer: torch.optim.Optimizer) -> d
     updated = [p for p in model.parameters() if p.grad is not None]
     norms = torch.stack(torch._foreach_norm([p.grad for p in updated])).float()
     numbers = {"grad_norm": torch.linalg.vector_norm(norms)}
-    if isinstance(optimizer, LARS) and optimizer.ratios:
-        ratios = torch.cat(optimizer.ratios).float()
+    if ratios := getattr(optimizer, "ratios", None):  # LARS keeps the trust ratios of its last step
+        ratios = torch.cat(ratios).float()
         numbers |= {"trust_min": ratios.min(), "trust_median": ratios.median()}
         change = norms.new_tensor(optimizer.defaults["trust_coefficient"])
     else:

@@ -7,7 +7,7 @@ import os
 from io import RawIOBase
 from pathlib import Path
 
-from pixpro.checkpoint import reason
+from pixpro.checkpoints.checkpoint import reason
 from pixpro.errors import UserError
 
 LOG = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pixpro.colour import blur, brightness, contrast, grey, hue, saturation, solarize
+from pixpro.data.colour import blur, brightness, contrast, grey, hue, saturation, solarize
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

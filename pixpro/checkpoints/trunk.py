@@ -6,8 +6,8 @@ import torch
 import torchvision
 from torch import Tensor
 
-from pixpro.encoder import ARCHS, TRUNK
 from pixpro.errors import UserError
+from pixpro.method.encoder import ARCHS, TRUNK
 
 COUNTER = "num_batches_tracked"  # absent from old files, and nothing depends on it
 

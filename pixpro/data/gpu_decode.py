@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pixpro.data.order import Key
 from pixpro.data.samples import Batch, Samples
+from pixpro.data.views import View
 from pixpro.images.decoding import MAX_PIXELS, BadImage, check_size, decode, jpeg_header
-from pixpro.views import View
 
 
 class Encoded(NamedTuple):

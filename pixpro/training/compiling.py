@@ -5,11 +5,11 @@ import time
 import torch
 from torch import Tensor
 
-from pixpro.distributed import Process
-from pixpro.encoder import Embedding
-from pixpro.engine import Trainer
-from pixpro.model import DensePretraining
-from pixpro.run.nonfinite import Buffers
+from pixpro.method.encoder import Embedding
+from pixpro.method.model import DensePretraining
+from pixpro.training.distributed import Process
+from pixpro.training.engine import Trainer
+from pixpro.training.nonfinite import Buffers
 
 
 def compile_for(trainer: Trainer, process: Process, images: int, side: int) -> None:

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixpro.chunks import by_images
-from pixpro.encoder import Encoder
-from pixpro.geometry import inside, positive_pairs
-from pixpro.instance import instance_branch
-from pixpro.losses import consistency_loss, contrast_loss
-from pixpro.momentum import momentum_copy, update_momentum
-from pixpro.ppm import PixelPropagation
-from pixpro.precision import at_least_float32, full_precision
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method.chunks import by_images
+from pixpro.method.encoder import Encoder
+from pixpro.method.geometry import inside, positive_pairs
+from pixpro.method.instance import instance_branch
+from pixpro.method.losses import consistency_loss, contrast_loss
+from pixpro.method.momentum import momentum_copy, update_momentum
+from pixpro.method.ppm import PixelPropagation
+from pixpro.method.precision import at_least_float32, full_precision
 
 Maps = tuple[Tensor, ...]  # of one view: (B, C, H, W) on each level
 T = TypeVar("T")

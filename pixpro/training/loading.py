@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 import torch
 
-from pixpro.cores import share_cores
 from pixpro.data import Loader, make_loader
-from pixpro.distributed import Process
+from pixpro.data.cores import share_cores
 from pixpro.errors import UserError
 from pixpro.images import Images
+from pixpro.training.distributed import Process
 
 
 def loader_for(

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pixpro.cores import available_cores
+from pixpro.data.cores import available_cores
+from pixpro.data.views import Distance, crop_box, draw_crop
 from pixpro.errors import UserError, printable
-from pixpro.geometry import positive_pairs
 from pixpro.images import Images, open_images
 from pixpro.images.decoding import BadImage, decode
-from pixpro.views import Distance, crop_box, draw_crop
+from pixpro.method.geometry import positive_pairs
 
 SIMULATED = 4000  # crop pairs; the share of positives then has a standard error below 2 % of itself
 

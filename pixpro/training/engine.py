@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pixpro.augment import augment
 from pixpro.data import Batch, Loader
+from pixpro.data.augment import augment
 from pixpro.data.prefetch import prefetch
+from pixpro.data.views import View
 from pixpro.errors import UserError
-from pixpro.health import health, observe
-from pixpro.model import DensePretraining
-from pixpro.run.nonfinite import LOWEST_SCALE, Buffers, all_finite, limit_scale, loss_gradient
-from pixpro.views import View
+from pixpro.method.model import DensePretraining
+from pixpro.monitor.health import health, observe
+from pixpro.training.nonfinite import LOWEST_SCALE, Buffers, all_finite, limit_scale, loss_gradient
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Step:
     replaced: int  # unreadable images of this process, for which others stood in
     bad: bool  # loss or gradients were not finite, so that it changed nothing; too large a scale of fp16 is not bad
     images: list[int]  # the images of this process
-    health: dict[str, Tensor] | None  # this process's numbers of `pixpro.health`, in the steps that are reported
+    health: (
+        dict[str, Tensor] | None
+    )  # this process's numbers of `pixpro.monitor.health`, in the steps that are reported
 
 
 class Trainer:

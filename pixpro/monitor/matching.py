@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixpro.batch_statistics import batch_statistics
-from pixpro.encoder import Encoder
-from pixpro.geometry import inside, positive_pairs
-from pixpro.precision import at_least_float32, full_precision
-from pixpro.views import View
+from pixpro.data.views import View
+from pixpro.method.batch_statistics import batch_statistics
+from pixpro.method.encoder import Encoder
+from pixpro.method.geometry import inside, positive_pairs
+from pixpro.method.precision import at_least_float32, full_precision
 
 TIE = 1e-6  # cosines closer than this to the best share the first place
 

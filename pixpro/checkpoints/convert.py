@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixpro.compat.layouts import layout_of, rename
-from pixpro.compat.safe_load import load_untrusted, one_line
-from pixpro.compat.trunk import arch_of, check_finite, trunk_of
+from pixpro.checkpoints.layouts import layout_of, rename
+from pixpro.checkpoints.safe_load import load_untrusted, one_line
+from pixpro.checkpoints.trunk import arch_of, check_finite, trunk_of
 from pixpro.errors import UserError
 
 

@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pixpro.errors import UserError
-from pixpro.run.supervision import supervise
-from pixpro.sync_batchnorm import CPUSyncBatchNorm
+from pixpro.training.supervision import supervise
+from pixpro.training.sync_batchnorm import CPUSyncBatchNorm
 
 RENDEZVOUS = "PIXPRO_RENDEZVOUS"
 

@@ -1,6 +1,6 @@
 """A checkpoint of any known project -> a file with its backbone alone, as torchvision, timm or mmdet read it.
 
-    python -m pixpro.export CHECKPOINT OUT --format torchvision|timm|safetensors|mmdet [--hash]
+    python -m pixpro.checkpoints.export CHECKPOINT OUT --format torchvision|timm|safetensors|mmdet [--hash]
 
 Key names are torchvision's, which timm and mmdet share. What is written is read again and its features compared
 with the checkpoint's, bit by bit, before it takes its place.
@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixpro.compat import Checkpoint, read_checkpoint
-from pixpro.compat.backbone import backbone, load_backbone
-from pixpro.encoder import Encoder
+from pixpro.checkpoints.backbone import backbone, load_backbone
+from pixpro.checkpoints.convert import Checkpoint, read_checkpoint
 from pixpro.errors import UserError
+from pixpro.method.encoder import Encoder
 
 FORMATS = ("torchvision", "timm", "safetensors", "mmdet")
 
@@ -119,7 +119,9 @@ def sha256(path: Path) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code of the command line: 0, or 2 for wrong input with one line on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m pixpro.export", description="Write a checkpoint's backbone alone.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pixpro.checkpoints.export", description="Write a checkpoint's backbone alone."
+    )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="of this or any other known project")
     parser.add_argument("out", type=Path, metavar="OUT", help="file to write")
     parser.add_argument(

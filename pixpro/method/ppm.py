@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixpro.chunks import by_images
-from pixpro.heads import ConvHead
-from pixpro.precision import at_least_float32, full_precision
+from pixpro.method.chunks import by_images
+from pixpro.method.heads import ConvHead
+from pixpro.method.precision import at_least_float32, full_precision
 
 
 class PixelPropagation(nn.Module):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from pixpro.run.endings import SIGNALS, Abandoned, Stopped, end_at_once
+from pixpro.training.endings import SIGNALS, Abandoned, Stopped, end_at_once
 
 GRACE = 10.0  # seconds between the end of a failed process and that of the others
 

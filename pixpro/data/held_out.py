@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pixpro.augment import augment, draw_colour
+from pixpro.data.augment import augment, draw_colour
+from pixpro.data.views import Distance, View, crop_box, crop_pixels, draw_crop
 from pixpro.errors import UserError
 from pixpro.images import Images, open_images
 from pixpro.images.decoding import BadImage, decode
 from pixpro.images.sample import sample_images
-from pixpro.views import Distance, View, crop_box, crop_pixels, draw_crop
 
 HELD_OUT = 64  # images on which dense matching accuracy is measured
 SHOWN = 16  # training images that stand in for them where only pictures are made

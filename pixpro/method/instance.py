@@ -5,8 +5,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixpro.heads import ConvHead
-from pixpro.precision import at_least_float32, full_precision
+from pixpro.method.heads import ConvHead
+from pixpro.method.precision import at_least_float32, full_precision
 
 INSTANCE_LOSSES = ("regression", "contrast")
 

@@ -6,8 +6,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pixpro.compat import read_checkpoint
-from pixpro.compat.trunk import COUNTER
+from pixpro.checkpoints.convert import read_checkpoint
+from pixpro.checkpoints.trunk import COUNTER
 from pixpro.errors import UserError
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from pixpro.compat.safe_load import load_untrusted
+from pixpro.checkpoints.checksum import checksum
+from pixpro.checkpoints.safe_load import load_untrusted
 from pixpro.errors import UserError
-from pixpro.run.checksum import checksum
 
 LAST = "last.pth.tar"
 PARTS = {"model": dict, "optimizer": dict, "step": int, "config": dict}

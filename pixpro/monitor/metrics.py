@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from pixpro.run.rows import Rows
+from pixpro.monitor.rows import Rows
 
 LOG = logging.getLogger(__name__)
 

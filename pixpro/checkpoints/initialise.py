@@ -4,8 +4,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pixpro.compat import read_checkpoint, to_pixpro
-from pixpro.compat.trunk import COUNTER, arch_of, trunk_of
+from pixpro.checkpoints.convert import read_checkpoint, to_pixpro
+from pixpro.checkpoints.trunk import COUNTER, arch_of, trunk_of
 from pixpro.errors import UserError
 
 PARTS = {

@@ -1,0 +1,1 @@
+"""Files of weights: our own checkpoints, other projects' layouts, safe loading, export."""

@@ -1,0 +1,1 @@
+"""Is the network learning: health numbers, verdicts, dense matching, metrics, the console."""

@@ -1,0 +1,1 @@
+"""From batches to steps: engine, optimizer, schedules, processes, BatchNorm across them."""
