@@ -1,4 +1,4 @@
-"""Writes detector_c4.json: what detectron2's own C4 model gives on the case of tests/c4_case.py.
+"""Writes detector_c4.json: what detectron2's own C4 model gives on the case of tests/helpers/c4_case.py.
 
 Needs detectron2 (made with commit 02b5c4e295e990042a714712c21dc79b731e8833); run as
 `PYTHONPATH=.:DETECTRON2 python tests/golden/make_detector_c4.py`.
@@ -7,7 +7,7 @@ Needs detectron2 (made with commit 02b5c4e295e990042a714712c21dc79b731e8833); ru
 import json
 from pathlib import Path
 
-from tests import c4_case, d2_case
+from tests.helpers import c4_case, d2_case
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Writes voc_ap.json: scores of detectron2's PascalVOCDetectionEvaluator on the random cases of tests/voc_case.py.
+"""Writes voc_ap.json: scores of detectron2's PascalVOCDetectionEvaluator on the cases of tests/helpers/voc_case.py.
 
 Needs detectron2 (made with commit 02b5c4e295e990042a714712c21dc79b731e8833); run as
 `PYTHONPATH=.:DETECTRON2 python tests/golden/make_voc_ap.py`.
@@ -8,8 +8,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from tests.d2_voc import evaluator_scores
-from tests.voc_case import make_case
+from tests.helpers.d2_voc import evaluator_scores
+from tests.helpers.voc_case import make_case
 
 
 def main() -> None:

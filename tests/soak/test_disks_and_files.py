@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pixpro.images.decoding import BadImage, decode
-from tests.runs import BATCH, Run, arguments, pictures, rows, weights
+from tests.helpers.runs import BATCH, Run, arguments, pictures, rows, weights
 from tests.soak.test_kills import wait_for_text
 
 pytestmark = pytest.mark.soak

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pixpro.training.endings import Abandoned, Stopped
-from tests.runs import Run, arguments, pictures, rows, weights
-from tests.sabotage import die_while_saving
+from tests.helpers.runs import Run, arguments, pictures, rows, weights
+from tests.helpers.sabotage import die_while_saving
 
 pytestmark = pytest.mark.soak
 MORE = ("--epochs", "15", "--save_every", "1steps", "--keep_every", "1")

@@ -1,0 +1,235 @@
+"""The converter for detectron2: the whole trunk and nothing else, proved before it is written."""
+
+import argparse
+import os
+import pickle
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from downstream.conversion.convert import convert, described
+from downstream.conversion.names import SHAPES, pyramid_name, trunk_name
+from downstream.conversion.trunk import relative_difference, trunk_features
+from downstream.conversion.verify import checkpoint_features, probe_image, verify
+from downstream.conversion.weights_file import RGB_MEAN, RGB_STD, read_weights, write_weights
+from pixpro.errors import UserError
+from pixpro.method.encoder import ARCHS, Encoder
+from tests.helpers.trunks import encoder_of, neck_of, state_dict_of, write_checkpoint
+
+DOWNSTREAM = Path(__file__).resolve().parents[2] / "downstream"
+RGB = {"pixel_format": "RGB", "pixel_mean": RGB_MEAN, "pixel_std": RGB_STD, "stride_in_1x1": False}
+
+
+@pytest.fixture(scope="module")
+def small():
+    """resnet18's state dict."""
+    return state_dict_of("resnet18")
+
+
+@pytest.fixture(scope="module")
+def trunk50():
+    """resnet50 converted, on the probe image: weights in float64 and the checkpoint's features."""
+    conversion = convert(encoder_of("resnet50"), "resnet50")
+    weights = {name: torch.from_numpy(array).double() for name, array in conversion.weights.items()}
+    return weights, checkpoint_features(conversion, "resnet50", probe_image())
+
+
+def run_converter(capsys, monkeypatch, *arguments):
+    """Exit code and output of the converter, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["convert-pretrain-to-detectron2.py", *map(str, arguments)])
+    code = 0
+    try:
+        runpy.run_path(str(DOWNSTREAM / "convert-pretrain-to-detectron2.py"), run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+    return code, *capsys.readouterr()
+
+
+def rename_by_replacing(key):
+    """The renaming as users of other projects know it: a chain of replacements on the whole key."""
+    if "layer" not in key:
+        key = "stem." + key
+    for stage in (1, 2, 3, 4):
+        key = key.replace(f"layer{stage}", f"res{stage + 1}")
+    for number in (1, 2, 3):
+        key = key.replace(f"bn{number}", f"conv{number}.norm")
+    return key.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_tensor_of_every_backbone_gets_its_detectron2_name(arch):
+    with torch.device("meta"):
+        keys = [key for key in torchvision.models.get_model(arch).state_dict() if not key.startswith("fc.")]
+    names = [trunk_name(key) for key in keys]
+    assert names == [rename_by_replacing(key) for key in keys]
+    assert len(set(names)) == len(keys)
+    assert arch in SHAPES
+
+
+def test_a_resnet50_has_265_tensors_and_53_counters(trunk50):
+    weights, _ = trunk50
+    counters = [name for name in weights if name.endswith("num_batches_tracked")]
+    assert (len(weights) - len(counters), len(counters)) == (265, 53)
+
+
+@pytest.mark.parametrize(
+    "key", ["fc.weight", "layer5.0.conv1.weight", "layer1.0.conv4.weight", "projector.bn1.bias", ""]
+)
+def test_a_name_outside_the_trunk_is_refused(key):
+    with pytest.raises(UserError, match="not a name of a torchvision ResNet"):
+        trunk_name(key)
+
+
+def test_the_command_converts_from_its_own_folder_and_leaves_heads_out(tmp_path, small):
+    checkpoint, out = write_checkpoint(tmp_path / "last.pth.tar", small), tmp_path / "out.pkl"
+    # As users start it: in a process of its own, with nothing on Python's path.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "convert-pretrain-to-detectron2.py", str(checkpoint), str(out)]
+    ran = subprocess.run(command, cwd=DOWNSTREAM, env=environment, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert "encoder.projector (9)" in ran.stdout and "momentum_encoder" in ran.stdout and "verified" in ran.stdout
+    with open(out, "rb") as file:
+        content = pickle.load(file)
+    assert content["matching_heuristics"] is True and isinstance(content["__author__"], str)
+    assert (content["arch"], content["epoch"], content["method"]) == ("resnet18", 3, "pixpro")
+    assert content["pixel_format"] == "RGB" and content["stride_in_1x1"] is False
+    assert content["pixel_mean"] == [123.675, 116.28, 103.53] and content["pixel_std"] == [58.395, 57.12, 57.375]
+    trunk = {
+        key.removeprefix("encoder."): value.numpy()
+        for key, value in small.items()
+        if key.startswith(("encoder.conv1", "encoder.bn1", "encoder.layer"))
+    }
+    assert content["model"].keys() == {rename_by_replacing(key) for key in trunk}
+    for key, array in trunk.items():
+        converted = content["model"][rename_by_replacing(key)]
+        assert converted.dtype == array.dtype and np.array_equal(converted, array)
+
+
+def test_the_official_layout_with_its_pickled_namespace_converts(tmp_path, small, capsys, monkeypatch):
+    model = {f"module.{key}": value for key, value in small.items() if key.startswith(("encoder.conv1", "encoder.bn1"))}
+    model |= {f"module.{key}": value for key, value in small.items() if key.startswith("encoder.layer")}
+    model |= {"module.projector.linear1.weight": torch.zeros(4, 512, 1, 1)}
+    model |= {f"module.encoder_k.{key.removeprefix('module.encoder.')}": value + 1 for key, value in model.items()}
+    torch.save({"model": model, "opt": argparse.Namespace(arch="resnet18"), "epoch": 100}, tmp_path / "official.pth")
+    code, _, said = run_converter(capsys, monkeypatch, tmp_path / "official.pth", tmp_path / "out.pkl")
+    assert code == 0, said
+    stem = read_weights(tmp_path / "out.pkl").weights["stem.conv1.weight"]
+    assert np.array_equal(stem, small["encoder.conv1.weight"].numpy())
+
+
+@pytest.mark.parametrize("damage", ["no backbone", "half a backbone", "not finite", "foreign", "no file", "no folder"])
+def test_what_cannot_be_converted_ends_with_one_line_and_code_2_and_writes_nothing(
+    tmp_path, small, damage, capsys, monkeypatch
+):
+    checkpoint, folder = tmp_path / "checkpoint.pth", tmp_path / "out"
+    folder.mkdir()
+    (folder / "kept.pkl").write_bytes(b"as it was")
+    damaged = dict(small)
+    if damage == "no backbone":
+        damaged = {key: value for key, value in small.items() if "layer" not in key and ".conv1" not in key}
+        damaged = {key: value for key, value in damaged.items() if not key.startswith("encoder.bn1")}
+    elif damage == "half a backbone":
+        del damaged["encoder.layer4.1.conv2.weight"]
+    elif damage == "not finite":
+        damaged["encoder.layer2.0.bn1.bias"] = torch.full((128,), float("nan"))
+    elif damage == "foreign":
+        damaged = {"transformer.h.0.attn.weight": torch.zeros(4, 4)}
+    if damage != "no file":
+        write_checkpoint(checkpoint, damaged)
+    target = tmp_path / "nowhere" / "kept.pkl" if damage == "no folder" else folder / "kept.pkl"
+    code, printed, said = run_converter(capsys, monkeypatch, checkpoint, target)
+    assert code == 2, printed
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("kept.pkl", b"as it was")]
+
+
+def test_verification_notices_two_tensors_of_one_shape_swapped(tmp_path, small):
+    conversion = convert(small, "resnet18")
+    path = tmp_path / "out.pkl"
+    write_weights(path, conversion.weights, described(conversion, "resnet18"))
+    assert max(verify(path, conversion, "resnet18").values()) < 1e-10
+    first, second = "res3.1.conv1.weight", "res3.1.conv2.weight"
+    swapped = conversion.weights | {first: conversion.weights[second], second: conversion.weights[first]}
+    write_weights(path, swapped, described(conversion, "resnet18"))
+    with pytest.raises(UserError, match="res3 differs by|res4 differs by|res5 differs by"):
+        verify(path, conversion, "resnet18")
+
+
+@pytest.mark.parametrize("fact", ["pixel_format", "pixel_mean", "pixel_std"])
+def test_verification_notices_wrong_facts_beside_right_weights(tmp_path, small, fact):
+    conversion = convert(small, "resnet18")
+    facts = described(conversion, "resnet18")
+    facts[fact] = {"pixel_format": "BGR", "pixel_mean": facts["pixel_mean"][::-1], "pixel_std": [1.0, 1.0, 1.0]}[fact]
+    write_weights(tmp_path / "out.pkl", conversion.weights, facts)
+    with pytest.raises(UserError, match="differs by"):
+        verify(tmp_path / "out.pkl", conversion, "resnet18")
+
+
+def test_the_rebuilt_resnet50_equals_torchvisions(trunk50):
+    weights, expected = trunk50
+    rebuilt = trunk_features(weights, probe_image(), **RGB)
+    assert {name: map.shape for name, map in rebuilt.items()} == {name: map.shape for name, map in expected.items()}
+    assert max(relative_difference(expected[name], rebuilt[name]) for name in expected) < 1e-10
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pixel_format": "BGR"},
+        {"pixel_mean": RGB_MEAN[::-1]},
+        {"pixel_std": (1.0, 1.0, 1.0)},
+        {"stride_in_1x1": True},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_each_wrong_setting_changes_what_a_resnet50_computes(trunk50, wrong):
+    weights, expected = trunk50
+    rebuilt = trunk_features(weights, probe_image(), **(RGB | wrong))
+    assert relative_difference(expected["res5"], rebuilt["res5"]) > 0.01
+
+
+def test_a_pyramid_is_converted_and_verified_with_its_trunk(tmp_path, small):
+    conversion = convert(small | neck_of([64, 128, 256, 512]), "resnet18")
+    assert "fpn_lateral2.norm.running_var" in conversion.weights and "fpn_output5.weight" in conversion.weights
+    assert conversion.weights["fpn_lateral4.weight"].shape == (16, 256, 1, 1)
+    path = tmp_path / "out.pkl"
+    write_weights(path, conversion.weights, described(conversion, "resnet18"))
+    differences = verify(path, conversion, "resnet18")
+    assert differences.keys() == {"res2", "res3", "res4", "res5", "p2", "p3", "p4", "p5"}
+    assert max(differences.values()) < 1e-10
+    assert read_weights(path).expected["MODEL.FPN.OUT_CHANNELS"] == 16
+
+
+def test_pyramid_blocks_that_pre_training_left_alone_are_left_out(tmp_path):
+    encoder = Encoder("resnet18", 8, 8, neck="fpn", levels=(3, 4))
+    encoder(torch.randn(2, 3, 64, 64))
+    state_dict = {f"encoder.{key}": tensor for key, tensor in encoder.state_dict().items()}
+    conversion = convert(state_dict, "resnet18")
+    modules = {name.split(".")[0] for name in conversion.weights if name.startswith("fpn")}
+    assert modules == {"fpn_lateral3", "fpn_lateral4", "fpn_lateral5", "fpn_output3", "fpn_output4"}
+    assert conversion.left_out["encoder.neck"] == 3 * 6
+    path = tmp_path / "out.pkl"
+    write_weights(path, conversion.weights, described(conversion, "resnet18"))
+    differences = verify(path, conversion, "resnet18")
+    assert differences.keys() == {"res2", "res3", "res4", "res5", "p3", "p4"} and max(differences.values()) < 1e-10
+
+
+@pytest.mark.parametrize("key", ["inner_blocks.3.0.weight", "layer_blocks.0.1.running_mean"])
+def test_an_incomplete_pyramid_is_refused(small, key):
+    neck = neck_of([64, 128, 256, 512])
+    del neck[f"encoder.neck.{key}"]
+    with pytest.raises(UserError, match="not a whole feature pyramid"):
+        convert(small | neck, "resnet18")
+
+
+def test_pyramid_names_are_detectron2s():
+    assert pyramid_name("inner_blocks.0.0.weight") == "fpn_lateral2.weight"
+    assert pyramid_name("layer_blocks.3.1.bias") == "fpn_output5.norm.bias"
+    with pytest.raises(UserError, match="neck cannot be converted"):
+        pyramid_name("extra_blocks.p6.weight")

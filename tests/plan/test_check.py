@@ -1,0 +1,74 @@
+"""The look at a data set before training: counts, sizes, bad files, expected pairs."""
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from pixpro.data.views import draw_crop
+from pixpro.images import open_images
+from pixpro.plan.check import expected_pairs, main, scan
+from tests.helpers import pictures
+
+
+def test_a_scan_finds_sizes_and_bad_files(tmp_path):
+    for i, (height, width) in enumerate([(20, 30), (40, 40), (35, 70)]):
+        (tmp_path / f"{i}.png").write_bytes(pictures.encoded(pictures.texture(height, width), "PNG"))
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    report = scan(open_images([tmp_path]))
+    assert (report.heights.tolist(), report.widths.tolist()) == ([20, 40, 35], [30, 40, 70])
+    assert report.encoded.tolist() == [(tmp_path / f"{i}.png").stat().st_size for i in range(3)]
+    assert list(report.bad) == [str(tmp_path / "bad.jpg")]
+
+
+def test_the_command_prints_what_it_found(tmp_path, capsys):
+    root = pictures.folder(tmp_path / "data", 12)
+    assert main(["check", str(root), "--workers", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "12 in 1 place(s): 12 .jpg" in printed and "bad files     0" in printed
+    assert "--distance image" in printed and "--distance pixel" in printed
+    (root / "003.jpg").write_bytes(b"")
+    assert main(["check", str(root), "--workers", "1"]) == 1
+    assert f"{root}/003.jpg: the file is empty" in capsys.readouterr().out
+
+
+def test_a_data_set_of_bad_files_only_is_reported_not_crashed_on(tmp_path, capsys):
+    (tmp_path / "bad.jpg").write_bytes(b"junk")
+    assert main(["check", str(tmp_path), "--workers", "0"]) == 1
+    assert "bad files     1 (100.00%)" in capsys.readouterr().out
+
+
+def test_nothing_to_scan_is_one_line_and_exit_code_2(tmp_path, capsys):
+    assert main(["check", str(tmp_path / "missing")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def slow_share(height: int, width: int, draws: int) -> float:
+    """Share of positive pairs by loops from the definition, in pixels."""
+    rng, share = random.Random(99), 0.0
+    for _ in range(draws):
+        views = []
+        for _ in range(2):
+            top, left, h, w = draw_crop(rng, height, width)
+            xs = [left - 0.5 + (u + 0.5) * w / 7 for u in range(7)]
+            ys = [top - 0.5 + (v + 0.5) * h / 7 for v in range(7)]
+            views.append((list(itertools.product(xs, ys)), ((w / 7) ** 2 + (h / 7) ** 2) ** 0.5))
+        (cells1, diagonal1), (cells2, diagonal2) = views
+        reach = 0.7 * max(diagonal1, diagonal2)
+        near = sum((a - c) ** 2 + (b - d) ** 2 < reach**2 for a, b in cells1 for c, d in cells2)
+        share += near / 49**2 / draws
+    return share
+
+
+def test_the_expected_share_of_pairs_is_that_of_the_definition():
+    sizes = torch.tensor([375]), torch.tensor([500])
+    share, none = expected_pairs(*sizes, "pixel", 7, 0.7, 0.08)
+    assert share == pytest.approx(slow_share(375, 500, 600), rel=0.1)
+    assert 0.01 < none < 0.06
+
+
+def test_published_expectations_at_imagenet_s_size():
+    """About 115 positives of 2401 pairs, 3 % of crop pairs without overlap on 500x375 images."""
+    share, none = expected_pairs(torch.tensor([375]), torch.tensor([500]), "image", 7, 0.7, 0.08)
+    assert share * 2401 == pytest.approx(115, abs=6) and none == pytest.approx(0.03, abs=0.01)
