@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import names, photos
-from benchmarks.official_views import OfficialViews
-from benchmarks.timing import by_turns
+from benchmarks.measuring.timing import by_turns
+from benchmarks.pipeline import names, photos
+from benchmarks.pipeline.official_views import OfficialViews
 from pixpro.data import make_loader
 from pixpro.data.augment import augment
 from pixpro.data.samples import Samples

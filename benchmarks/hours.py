@@ -1,6 +1,6 @@
 """Hours of 100 and 400 epochs of ImageNet, from measured images per second, with the arithmetic.
 
-python benchmarks/hours.py                                          the rows of benchmarks/measured.json
+python benchmarks/hours.py                                          the rows of benchmarks/scaling/measured.json
 python benchmarks/hours.py --images_per_second 500 --devices 8 --efficiency 0.95 --data_per_core 431 --cores 32
 python benchmarks/hours.py --take FILE      figures of `python benchmarks/train.py --json FILE` go into measured.json
                                             and docs/hours.md
@@ -15,13 +15,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.hours_page import fill, hours_table, sections
-from benchmarks.imagenet_time import Machine, arithmetic
+from benchmarks.scaling.hours_page import fill, hours_table, sections
+from benchmarks.scaling.imagenet_time import Machine, arithmetic
 from pixpro.errors import UserError
 from pixpro.run.outcome import say
 
 ROOT = Path(__file__).parent.parent
-MEASURED, PAGE = ROOT / "benchmarks" / "measured.json", ROOT / "docs" / "hours.md"
+MEASURED, PAGE = ROOT / "benchmarks" / "scaling" / "measured.json", ROOT / "docs" / "hours.md"
 
 
 def positive(text: str) -> float:

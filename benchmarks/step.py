@@ -20,12 +20,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.contenders import CONTENDERS, Case, make_case
-from benchmarks.step_limits import largest_rows, profile_lines
-from benchmarks.step_memory import peak_in_child, peak_of_steps
-from benchmarks.step_rounds import Row, measure, table
-from benchmarks.step_turns import Apart, Here, attempt
-from benchmarks.timing import describe_machine
+from benchmarks.measuring.timing import describe_machine
+from benchmarks.steps.contenders import CONTENDERS, Case, make_case
+from benchmarks.steps.limits import largest_rows, profile_lines
+from benchmarks.steps.memory import peak_in_child, peak_of_steps
+from benchmarks.steps.rounds import Row, measure, table
+from benchmarks.steps.turns import Apart, Here, attempt
 from pixpro.method.encoder import ARCHS
 from pixpro.training.engine import amp_dtype
 

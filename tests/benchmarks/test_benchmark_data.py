@@ -2,7 +2,8 @@
 
 import json
 
-from benchmarks import data, photos
+from benchmarks import data
+from benchmarks.pipeline import photos
 
 
 def test_a_quick_run_reports_every_figure(tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import scores
+from benchmarks.monitor import scores
 
 
 def test_a_row_has_mean_spread_and_number_of_runs():

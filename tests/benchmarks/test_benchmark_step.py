@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import pair_memory, parts, step, step_limits, step_turns
-from benchmarks.contenders import CONTENDERS, official, ours
-from benchmarks.contenders.case import MOMENTUM
-from benchmarks.memory import STATUS
+from benchmarks import step
+from benchmarks.measuring.memory import STATUS
+from benchmarks.method import pair_memory
+from benchmarks.steps import limits as step_limits
+from benchmarks.steps import parts
+from benchmarks.steps import turns as step_turns
+from benchmarks.steps.contenders import CONTENDERS, official, ours
+from benchmarks.steps.contenders.case import MOMENTUM
 from pixpro.data.views import View
 from tests.helpers.tiny_case import TINY, tiny_case
 
@@ -167,6 +171,6 @@ def test_the_peak_of_a_process_leaves_out_what_the_one_that_started_it_held():
     large = bytearray(400 * 2**20)
     large[:: 2**12] = b"x" * len(large[:: 2**12])
     root = Path(__file__).parents[2]
-    code = "from benchmarks.memory import peak_gib; print(peak_gib())"
+    code = "from benchmarks.measuring.memory import peak_gib; print(peak_gib())"
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert 0 < float(told.stdout) < len(large) / 2**30

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from benchmarks import step_rounds, step_turns
-from benchmarks.contenders import CONTENDERS
-from benchmarks.timing import by_turns
+from benchmarks.measuring.timing import by_turns
+from benchmarks.steps import rounds as step_rounds
+from benchmarks.steps import turns as step_turns
+from benchmarks.steps.contenders import CONTENDERS
 from tests.helpers.tiny_case import tiny_case
 
 

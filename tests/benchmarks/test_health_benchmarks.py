@@ -3,7 +3,7 @@
 import json
 import re
 
-from benchmarks import health, normal_curves
+from benchmarks.monitor import health, normal_curves
 from pixpro.config import parse_args
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import hours as program
-from benchmarks.hours_page import fill, hours_table, sections
-from benchmarks.imagenet_time import Machine, arithmetic, cores_to_feed, hours
+from benchmarks.scaling.hours_page import fill, hours_table, sections
+from benchmarks.scaling.imagenet_time import Machine, arithmetic, cores_to_feed, hours
 from pixpro.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-MEASURED = json.loads((ROOT / "benchmarks" / "measured.json").read_text())
+MEASURED = json.loads((ROOT / "benchmarks" / "scaling" / "measured.json").read_text())
 PAGE = (ROOT / "docs" / "hours.md").read_text()
 ROW = {"hardware": "a", "arch": "resnet50", "image_size": 224, "batch": 4, "images_per_second": None, "devices": 1}
 

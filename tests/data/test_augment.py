@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as TF
 
-from benchmarks.official_views import OfficialViews
+from benchmarks.pipeline.official_views import OfficialViews
 from pixpro.data import augment as module
 from pixpro.data import colour
 from pixpro.data.augment import MEAN, ORDERS, STD, augment, chain, draw_colour

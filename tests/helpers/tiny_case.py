@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks.contenders import Case, make_case
+from benchmarks.steps.contenders import Case, make_case
 
 TINY = {"batch_size": 4, "image_size": 64, "hidden_dim": 16, "dim": 8}
 

@@ -17,7 +17,7 @@ def functions(path: Path) -> set[str]:
     return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
 
 
-@pytest.mark.parametrize("file, test", sorted(set(re.findall(r"`(tests/\w+\.py)::(\w+)`", PAGE))))
+@pytest.mark.parametrize("file, test", sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE))))
 def test_a_test_that_the_page_names_exists(file, test):
     assert test in functions(ROOT / file)
 
@@ -30,7 +30,7 @@ def test_every_mistake_of_others_names_its_test():
         if not re.match(r"\|[-|]+$|\| (there|where) ", row)
     ]
     assert len(rows) > 25
-    assert all(re.search(r"`tests/\w+\.py::test_\w+` \|$", row) for row in rows)
+    assert all(re.search(r"`tests/[\w/]+\.py::test_\w+` \|$", row) for row in rows)
 
 
 def test_every_option_that_the_page_names_exists():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.contenders import make_case, ours
+from benchmarks.steps.contenders import make_case, ours
 from pixpro.config import parse_args
 from pixpro.training.engine import amp_dtype
 

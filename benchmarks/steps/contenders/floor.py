@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contenders.case import Case, Contestant, trunk
+from benchmarks.steps.contenders.case import Case, Contestant, trunk
 from pixpro.method.heads import ConvHead
 
 

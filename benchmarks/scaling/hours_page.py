@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from benchmarks.imagenet_time import EPOCHS, Machine, arithmetic, cores_to_feed, hours
+from benchmarks.scaling.imagenet_time import EPOCHS, Machine, arithmetic, cores_to_feed, hours
 from pixpro.errors import UserError
 
 SPEEDS = (100, 200, 400, 800, 1600, 3200)  # images/s of a GPU, round numbers to look one's own up by

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.contenders.case import Case
+from benchmarks.steps.contenders.case import Case
 
 
 def plain_step(

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from benchmarks.scaling import Figures, Layout
+from benchmarks.scaling.layouts import Figures, Layout
 
 
 class Spread(NamedTuple):

@@ -1,7 +1,7 @@
 """What the health numbers cost: time of a plain step, of a reported one, and the share at a logging frequency.
 
-python benchmarks/health.py                    the demo's network on this machine
-python benchmarks/health.py --arch resnet50 --image_size 224 --batch_size 128 --hidden_dim 4096
+python benchmarks/monitor/health.py                    the demo's network on this machine
+python benchmarks/monitor/health.py --arch resnet50 --image_size 224 --batch_size 128 --hidden_dim 4096
 """
 
 import argparse
@@ -14,7 +14,7 @@ from statistics import median
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pixpro import PixPro
 from pixpro.data.views import View

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Iterable
 from functools import partial
 
-from benchmarks.contenders import CONTENDERS, Case
-from benchmarks.step_turns import Apart, Here, contestants
-from benchmarks.timing import by_turns, median_ratio
+from benchmarks.measuring.timing import by_turns, median_ratio
+from benchmarks.steps.contenders import CONTENDERS, Case
+from benchmarks.steps.turns import Apart, Here, contestants
 
 Row = dict[str, str | float | None]
 BASES = ("ours", "floor", "floor_encoder")

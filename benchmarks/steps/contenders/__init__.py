@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.contenders import floor, lightly_densecl, lucidrains, official, ours
-from benchmarks.contenders.case import Case, Contestant, make_case
+from benchmarks.steps.contenders import floor, lightly_densecl, lucidrains, official, ours
+from benchmarks.steps.contenders.case import Case, Contestant, make_case
 
 __all__ = ["CONTENDERS", "Case", "Contender", "Contestant", "make_case"]
 

@@ -7,8 +7,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.contenders import CONTENDERS, Case
-from benchmarks.step_turns import attempt, timed_step
+from benchmarks.steps.contenders import CONTENDERS, Case
+from benchmarks.steps.turns import attempt, timed_step
 
 FIRST, LAST = 32, 8192
 

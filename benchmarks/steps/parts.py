@@ -1,7 +1,7 @@
 """Parts of our training step timed alone, in milliseconds and as a share of the step.
 
-    python benchmarks/parts.py --arch resnet50 --batch_size 32
-    python benchmarks/parts.py --device cuda --arch resnet50 --batch_size 128 --rounds 20
+    python benchmarks/steps/parts.py --arch resnet50 --batch_size 32
+    python benchmarks/steps/parts.py --device cuda --arch resnet50 --batch_size 128 --rounds 20
 
 Each round runs a whole step and then each part once; medians over the rounds. The momentum update and LARS as loops
 over the tensors stand beside ours.
@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.contenders import CONTENDERS, Case, make_case
-from benchmarks.contenders.case import LR, MOMENTUM, WEIGHT_DECAY
-from benchmarks.contenders.official import LARSOneByOne, move_each
-from benchmarks.step_turns import timed_step
-from benchmarks.timing import by_turns, describe_machine, elapsed, median_ratio
+from benchmarks.measuring.timing import by_turns, describe_machine, elapsed, median_ratio
+from benchmarks.steps.contenders import CONTENDERS, Case, make_case
+from benchmarks.steps.contenders.case import LR, MOMENTUM, WEIGHT_DECAY
+from benchmarks.steps.contenders.official import LARSOneByOne, move_each
+from benchmarks.steps.turns import timed_step
 from pixpro.method.encoder import ARCHS
 from pixpro.method.model import PixPro
 from pixpro.training.allocator import keep_freed_memory

@@ -1,6 +1,6 @@
 """Peak memory of a training step on the CPU for choices of pyramid levels: table on stdout.
 
-    python benchmarks/fpn_memory.py --batch 32 --levels none 5 4,5 3,4,5 2,3,4,5
+    python benchmarks/method/fpn_memory.py --batch 32 --levels none 5 4,5 3,4,5 2,3,4,5
 
 Each row is a process of its own: one step of PixPro (forward, backward, LARS, momentum update) in float32 on random
 images; "start" is the process before the model is built, "peak" the most it ever held, both in GiB.
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.memory import peak_gib
+from benchmarks.measuring.memory import peak_gib
 from pixpro.data.views import View
 from pixpro.method.model import PixPro
 from pixpro.training.optim import LARS, parameter_groups

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
-from benchmarks.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant
+from benchmarks.steps.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant
 from pixpro.data.views import View
 from pixpro.method.model import PixPro
 from pixpro.training.compiling import compile_encoders

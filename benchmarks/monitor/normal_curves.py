@@ -1,7 +1,7 @@
 """The picture and the table of docs/what-is-normal.md: runs that learn and runs made to collapse, side by side.
 
-    python benchmarks/normal_curves.py --small      five convolutions in place of the demo's network: minutes
-    python benchmarks/normal_curves.py              the demo itself: as long as eleven demos
+    python benchmarks/monitor/normal_curves.py --small      five convolutions in place of the demo's network: minutes
+    python benchmarks/monitor/normal_curves.py              the demo itself: as long as eleven demos
 
 Each run is `train.py --demo` with the changes named in `runs`. Those that are finished are not repeated.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import torchvision
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import train
 from pixpro.config import DEMO, DEMO_PIXPRO
@@ -25,7 +25,7 @@ from pixpro.monitor.compare import compare, read_rows
 PANELS = ("loss", "target_rank", "target_std", "prediction_rank", "propagation_entropy", "grad_norm")
 SMALL = ["--image_size", "64", "--hidden_dim", "128", "--dim", "64"]
 PIXPRO_SEEDS = 3  # the demo is PixContrast
-PICTURE = Path(__file__).parent.parent / "docs" / "normal.png"
+PICTURE = Path(__file__).parents[2] / "docs" / "normal.png"
 
 
 class FiveConvolutions(nn.Module):

@@ -1,6 +1,6 @@
 """AP of detect.py on the sample scenes from several trunks and seeds: mean and spread, as a table and as JSON.
 
-    python benchmarks/detection_scenes.py --trunk untrained=none --trunk demo=output/demo_.../last.pth.tar
+    python benchmarks/transfer/detection_scenes.py --trunk untrained=none --trunk demo=output/demo_.../last.pth.tar
 
 Each run is `python downstream/detect.py` with SETTINGS; its folder is left below --output-dir, and a run that is
 already finished there is not repeated. The runs follow each other, so that their times mean something.
@@ -14,13 +14,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
 from pixpro.scenes import sample_scenes
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 METRICS = ("AP", "AP50", "AP75")
 # 300 iterations of 2 images: the published schedule for this batch is 192,000
 SETTINGS = (

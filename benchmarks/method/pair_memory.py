@@ -1,7 +1,7 @@
 """Peak memory and time of the propagation, the pairs and the loss: ours, and with cosines by broadcasting.
 
-    python benchmarks/pair_memory.py                 batch 512, maps of 7 x 7 cells of 256 channels
-    python benchmarks/pair_memory.py --batch 32
+    python benchmarks/method/pair_memory.py                 batch 512, maps of 7 x 7 cells of 256 channels
+    python benchmarks/method/pair_memory.py --batch 32
 
 One direction, forward and backward. Memory is the most that one pass adds, inputs included, to a process that has done
 the same with two images; times are medians in another process. The broadcast version holds tensors of (B, C, N, N),
@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.memory import FREED_AT_ONCE, held_gib, peak_gib
-from benchmarks.timing import describe_machine, elapsed
+from benchmarks.measuring.memory import FREED_AT_ONCE, held_gib, peak_gib
+from benchmarks.measuring.timing import describe_machine, elapsed
 from pixpro.method.geometry import positive_pairs
 from pixpro.method.losses import consistency_loss
 from pixpro.method.ppm import PixelPropagation

@@ -11,8 +11,8 @@ import torch
 from torch import multiprocessing
 from torch._dynamo.exc import TorchDynamoException
 
-from benchmarks.contenders import CONTENDERS, Case, Contender, Contestant
-from benchmarks.timing import elapsed
+from benchmarks.measuring.timing import elapsed
+from benchmarks.steps.contenders import CONTENDERS, Case, Contender, Contestant
 from pixpro.training.allocator import keep_freed_memory
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pixpro.errors import UserError
 from pixpro.images import open_images
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 class Layout(NamedTuple):

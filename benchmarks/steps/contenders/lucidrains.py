@@ -4,8 +4,8 @@ import torch
 import torchvision
 from torch import Tensor
 
-from benchmarks.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant
-from benchmarks.contenders.plain_step import plain_step
+from benchmarks.steps.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant
+from benchmarks.steps.contenders.plain_step import plain_step
 from pixpro.training.optim import LARS, parameter_groups
 
 PIP = "pip install pixel-level-contrastive-learning"

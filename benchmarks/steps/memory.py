@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.contenders import CONTENDERS, Case
-from benchmarks.memory import FREED_AT_ONCE, held_gib, peak_gib
+from benchmarks.measuring.memory import FREED_AT_ONCE, held_gib, peak_gib
+from benchmarks.steps.contenders import CONTENDERS, Case
 from pixpro.training.allocator import keep_freed_memory
 
 
@@ -38,7 +38,7 @@ def peak_of_steps(name: str, case: Case) -> float:
 
 def peak_in_child(name: str, settings: list[str]) -> float | None:
     """`peak_of_steps` by a new process with these settings of `step.py`; None when it fails."""
-    script = Path(__file__).with_name("step.py")
+    script = Path(__file__).parents[1] / "step.py"
     command = [sys.executable, str(script), "--peak_of", name, *settings]
     done = subprocess.run(command, env={**os.environ, **FREED_AT_ONCE}, stdout=subprocess.PIPE, text=True)
     return float(done.stdout.split()[-1]) if done.returncode == 0 else None

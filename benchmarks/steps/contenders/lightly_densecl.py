@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant, trunk
-from benchmarks.contenders.plain_step import plain_step
+from benchmarks.steps.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant, trunk
+from benchmarks.steps.contenders.plain_step import plain_step
 from pixpro.training.optim import LARS, parameter_groups
 
 PIP = "pip install lightly"

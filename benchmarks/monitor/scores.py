@@ -1,6 +1,6 @@
 """Scores without labels or fine-tuning of several trainings of each method, beside untrained networks, as a table.
 
-    python benchmarks/scores.py --runs "PixPro=output/pixpro_*" --runs "PixContrast=output/pixcontrast_*"
+    python benchmarks/monitor/scores.py --runs "PixPro=output/pixpro_*" --runs "PixContrast=output/pixcontrast_*"
 
 Each run is an output folder of train.py, with last.pth.tar; the spread is over the runs of a method, and over the
 weights of as many untrained networks. What is measured, and on which images, is what `downstream/evaluate.py` does by
@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
