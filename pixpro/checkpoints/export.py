@@ -1,6 +1,6 @@
 """A checkpoint of any known project -> a file with its backbone alone, as torchvision, timm or mmdet read it.
 
-    python -m pixpro.checkpoints.export CHECKPOINT OUT --format torchvision|timm|safetensors|mmdet [--hash]
+    python -m pixpro export CHECKPOINT OUT --format torchvision|timm|safetensors|mmdet [--hash]
 
 Key names are torchvision's, which timm and mmdet share. What is written is read again and its features compared
 with the checkpoint's, bit by bit, before it takes its place.
@@ -119,9 +119,7 @@ def sha256(path: Path) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code of the command line: 0, or 2 for wrong input with one line on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pixpro.checkpoints.export", description="Write a checkpoint's backbone alone."
-    )
+    parser = argparse.ArgumentParser(prog="python -m pixpro export", description="Write a checkpoint's backbone alone.")
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="of this or any other known project")
     parser.add_argument("out", type=Path, metavar="OUT", help="file to write")
     parser.add_argument(
@@ -136,7 +134,3 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(f"wrote {out} ({args.format}); read back with the same features")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

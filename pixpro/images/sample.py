@@ -14,5 +14,5 @@ def sample_images(source: Images, count: int) -> Iterator[Tensor]:
     for index in random.Random(0).sample(range(len(source)), min(count, len(source))):
         try:
             yield decode(source.read(index))
-        except BadImage:  # the loader replaces it, and `python -m pixpro.images check` names it
+        except BadImage:  # the loader replaces it, and `python -m pixpro check` names it
             continue

@@ -1,4 +1,4 @@
-"""`python -m pixpro.monitor.compare RUN...`: the metrics of several runs as curves in one picture."""
+"""`python -m pixpro compare RUN...`: the metrics of several runs as curves in one picture."""
 
 import argparse
 import json
@@ -79,9 +79,7 @@ def compare(paths: Sequence[Path], metrics: Sequence[str], labels: Sequence[str]
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pixpro.monitor.compare", description="Curves of several runs as a PNG."
-    )
+    parser = argparse.ArgumentParser(prog="python -m pixpro compare", description="Curves of several runs as a PNG.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run, or a metrics.jsonl")
     parser.add_argument("--out", type=Path, default=Path("curves.png"), help="picture to write (%(default)s)")
     parser.add_argument("--labels", nargs="+", metavar="TEXT", help="names for the legend (default: from the paths)")
@@ -108,7 +106,3 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(f"wrote {args.out}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

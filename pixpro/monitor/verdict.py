@@ -90,7 +90,7 @@ def no_overlap(rows: Sequence[Row]) -> Finding | None:
     return Finding(
         "no overlap",
         f"no overlap: {fmean(shares):.0%} of the crop pairs share no place, and such images teach nothing; raise "
-        "--crop_min or --threshold; python -m pixpro.images check tells the share that a data set gives",
+        "--crop_min or --threshold; python -m pixpro check tells the share that a data set gives",
     )
 
 

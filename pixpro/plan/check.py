@@ -1,4 +1,4 @@
-"""`python -m pixpro.images check`: what is in a data set, what is bad in it, what the loss will find in it."""
+"""`python -m pixpro check`: what is in a data set, what is bad in it, what the loss will find in it."""
 
 import argparse
 import collections
@@ -117,14 +117,15 @@ def summary(source: Images, report: Report, image_size: int, threshold: float, c
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0, 1 if there are bad files, 2 if there is nothing to scan."""
-    parser = argparse.ArgumentParser(prog="python -m pixpro.images", description="Look at a data set before training.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="decode every image; sizes, bad files, expected share of positive pairs")
-    check.add_argument("roots", nargs="+", metavar="PATH", help="folders, .tar and .zip files")
-    check.add_argument("--image_size", "--image-size", type=int, default=224, help="side of the crops (default 224)")
-    check.add_argument("--crop_min", "--crop-min", type=float, default=0.08, help="smallest crop (default 0.08)")
-    check.add_argument("--threshold", type=float, default=0.7, help="distance of positives (default 0.7)")
-    check.add_argument("--workers", type=int, default=available_cores() - 1, help="processes (default: cores - 1)")
+    parser = argparse.ArgumentParser(
+        prog="python -m pixpro check",
+        description="Decode every image; sizes, bad files, expected share of positive pairs.",
+    )
+    parser.add_argument("roots", nargs="+", metavar="PATH", help="folders, .tar and .zip files")
+    parser.add_argument("--image_size", "--image-size", type=int, default=224, help="side of the crops (default 224)")
+    parser.add_argument("--crop_min", "--crop-min", type=float, default=0.08, help="smallest crop (default 0.08)")
+    parser.add_argument("--threshold", type=float, default=0.7, help="distance of positives (default 0.7)")
+    parser.add_argument("--workers", type=int, default=available_cores() - 1, help="processes (default: cores - 1)")
     args = parser.parse_args(argv)
     try:
         source = open_images(args.roots)

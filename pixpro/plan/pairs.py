@@ -16,7 +16,7 @@ def image_sizes(source: Images) -> tuple[torch.Tensor, torch.Tensor]:
     sizes = [image.shape[1:] for image in sample_images(source, SAMPLED)]
     if not sizes:
         tried = min(SAMPLED, len(source))
-        raise UserError(f"none of {tried} images could be read; python -m pixpro.images check tells why")
+        raise UserError(f"none of {tried} images could be read; python -m pixpro check tells why")
     heights, widths = torch.tensor(sizes).unbind(1)
     return heights, widths
 

@@ -1,7 +1,7 @@
 """Draw both crops of images, their cells and which of them match; with a checkpoint, also what it makes of them.
 
-python -m pixpro.visualize pairs photo.jpg
-python -m pixpro.visualize pairs photos/*.jpg --checkpoint output/demo/last.pth.tar --html
+python -m pixpro visualize photo.jpg
+python -m pixpro visualize photos/*.jpg --checkpoint output/demo/last.pth.tar --html
 """
 
 import argparse
@@ -44,18 +44,16 @@ def parse_cell(text: str) -> tuple[int, int]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m pixpro.visualize", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    pairs = commands.add_parser("pairs", help="two views of each image and their matched cells")
-    pairs.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
-    pairs.add_argument("--checkpoint", type=Path, help="weights of any known project: draw their features too")
-    pairs.add_argument("--out", type=Path, default=Path("output/pairs"), help="folder to write to (%(default)s)")
-    pairs.add_argument("--html", action="store_true", help="also write pairs.html, one page that holds everything")
-    pairs.add_argument("--seed", type=int, default=0, help="which crops are drawn (%(default)s)")
-    pairs.add_argument("--image_size", "--image-size", type=int, default=224, help="side of the crops (%(default)s)")
-    pairs.add_argument("--threshold", type=float, default=0.7, help="matching distance in bin diagonals (%(default)s)")
-    pairs.add_argument("--distance", choices=("image", "pixel"), default="image", help="as in train.py (%(default)s)")
-    pairs.add_argument("--cell", type=parse_cell, metavar="ROW,COLUMN", help="cell of view 1 to explain, from 1,1")
+    parser = argparse.ArgumentParser(prog="python -m pixpro visualize", description=__doc__.splitlines()[0])
+    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    parser.add_argument("--checkpoint", type=Path, help="weights of any known project: draw their features too")
+    parser.add_argument("--out", type=Path, default=Path("output/pairs"), help="folder to write to (%(default)s)")
+    parser.add_argument("--html", action="store_true", help="also write pairs.html, one page that holds everything")
+    parser.add_argument("--seed", type=int, default=0, help="which crops are drawn (%(default)s)")
+    parser.add_argument("--image_size", "--image-size", type=int, default=224, help="side of the crops (%(default)s)")
+    parser.add_argument("--threshold", type=float, default=0.7, help="matching distance in bin diagonals (%(default)s)")
+    parser.add_argument("--distance", choices=("image", "pixel"), default="image", help="as in train.py (%(default)s)")
+    parser.add_argument("--cell", type=parse_cell, metavar="ROW,COLUMN", help="cell of view 1 to explain, from 1,1")
     return parser
 
 

@@ -51,7 +51,7 @@ def html_page(title: str, text: str, sections: Sequence[Section]) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{shown(title)}</title>'
         f"<style>{_STYLE}</style></head>\n<body><h1>{shown(title)}</h1><p>{shown(text)}</p>{navigation}\n"
-        f"{bodies}<footer>Made by python -m pixpro.visualize pairs.</footer></body></html>\n"
+        f"{bodies}<footer>Made by python -m pixpro visualize.</footer></body></html>\n"
     )
 
 

@@ -88,11 +88,11 @@ def test_an_error_passes_between_processes_unchanged():
 def test_programs_name_a_bad_file_in_one_line_of_plain_text(program, tmp_path, capsys):
     (tmp_path / HOSTILE).write_bytes(b"no image")
     if program == "visualize":
-        assert command.main(["pairs", str(tmp_path / HOSTILE), "--out", str(tmp_path / "out")]) == 2
+        assert command.main([str(tmp_path / HOSTILE), "--out", str(tmp_path / "out")]) == 2
         shown = capsys.readouterr().err
         assert shown.count("\n") == 1
     else:
-        assert check.main(["check", str(tmp_path), "--workers", "0"]) == 1
+        assert check.main([str(tmp_path), "--workers", "0"]) == 1
         shown = capsys.readouterr().out
     assert PLAIN in shown and all(line.isprintable() for line in shown.split("\n"))
 

@@ -24,23 +24,23 @@ def test_a_scan_finds_sizes_and_bad_files(tmp_path):
 
 def test_the_command_prints_what_it_found(tmp_path, capsys):
     root = pictures.folder(tmp_path / "data", 12)
-    assert main(["check", str(root), "--workers", "0"]) == 0
+    assert main([str(root), "--workers", "0"]) == 0
     printed = capsys.readouterr().out
     assert "12 in 1 place(s): 12 .jpg" in printed and "bad files     0" in printed
     assert "--distance image" in printed and "--distance pixel" in printed
     (root / "003.jpg").write_bytes(b"")
-    assert main(["check", str(root), "--workers", "1"]) == 1
+    assert main([str(root), "--workers", "1"]) == 1
     assert f"{root}/003.jpg: the file is empty" in capsys.readouterr().out
 
 
 def test_a_data_set_of_bad_files_only_is_reported_not_crashed_on(tmp_path, capsys):
     (tmp_path / "bad.jpg").write_bytes(b"junk")
-    assert main(["check", str(tmp_path), "--workers", "0"]) == 1
+    assert main([str(tmp_path), "--workers", "0"]) == 1
     assert "bad files     1 (100.00%)" in capsys.readouterr().out
 
 
 def test_nothing_to_scan_is_one_line_and_exit_code_2(tmp_path, capsys):
-    assert main(["check", str(tmp_path / "missing")]) == 2
+    assert main([str(tmp_path / "missing")]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 

@@ -1,4 +1,4 @@
-"""`pixpro.visualize pairs` as a program: its pictures and its page survive any name, wrong input writes nothing."""
+"""`pixpro visualize` as a program: its pictures and its page survive any name, wrong input writes nothing."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ def checkpoint(tmp_path_factory):
 
 
 def run(*arguments):
-    return main(["pairs", *map(str, arguments)])
+    return main([*map(str, arguments)])
 
 
 def test_the_command_writes_a_picture_for_each_image(photo, checkpoint, tmp_path, capsys):
