@@ -69,11 +69,12 @@ def convert(state_dict: dict[str, Tensor]) -> Conversion:
     return Conversion(renamed, layout.writer, layout.method, tuple(left), added)
 
 
+WRAPPERS = {"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+
 def without_wrappers(name: str) -> str:
-    """A tensor's name without the prefixes of DistributedDataParallel and torch.compile."""
-    while name.startswith(("module.", "_orig_mod.")):
-        name = name.split(".", 1)[1]
-    return name
+    """A tensor's name without the parts of DistributedDataParallel, torch.compile and others, wherever they stand."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def add_zero_biases(state_dict: dict[str, Tensor]) -> tuple[str, ...]:

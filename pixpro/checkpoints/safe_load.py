@@ -1,6 +1,5 @@
 """A file of weights from anywhere -> its Python contents, without running anything that is written in it."""
 
-import argparse
 import os
 import re
 import warnings
@@ -11,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pixpro.checkpoints.plain_values import STAND_INS, plain
 from pixpro.errors import UserError
 
 
 def load_untrusted(path: str | os.PathLike) -> Any:
     """What a checkpoint holds: tensors (on the CPU), plain types, and argparse.Namespace as the official code saves it.
 
+    numpy's numbers are read as Python's, its arrays as tensors, paths as text (plain_values.py).
     Reads both formats of torch.save, and safetensors where that package is installed. Code in a pickle is refused,
     not run; so are archives that unpack to more than they are. Raises UserError, in one line, for anything else.
     """
@@ -51,9 +52,9 @@ def check_archive(path: Path) -> None:
 def load_pickle(path: Path) -> Any:
     """The contents of a file of torch.save, restricted to tensors and plain types."""
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(STAND_INS):
             warnings.simplefilter("ignore")  # about storage classes of old files
-            contents = torch.load(path, map_location="cpu", weights_only=True)
+            contents = plain(torch.load(path, map_location="cpu", weights_only=True))
         check_storages(path, contents)
     except UserError:
         raise
