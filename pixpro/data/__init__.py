@@ -16,6 +16,7 @@ from pixpro.data.samples import Batch, NothingReadable, Samples
 from pixpro.data.views import Distance
 from pixpro.errors import UserError, printable
 from pixpro.images import Images
+from pixpro.images.jpeg import CPU, decoder_for, decoder_name
 
 __all__ = ["Batch", "Loader", "make_loader"]
 
@@ -24,12 +25,19 @@ class Loader:
     """Iterates over this rank's micro-batches from the position set to the end of that epoch.
 
     bad_files: what is wrong with each bad file met so far, by name; others were taken in their place.
+    decoder: what decodes JPEG files, for people.
     """
 
     def __init__(
-        self, source: Images, order: MicroBatches, batches: Iterable[Batch], workers: int, max_bad: float
+        self,
+        source: Images,
+        order: MicroBatches,
+        batches: Iterable[Batch],
+        workers: int,
+        max_bad: float,
+        decoder: str,
     ) -> None:
-        self.source, self.order, self.workers = source, order, workers
+        self.source, self.order, self.workers, self.decoder = source, order, workers, decoder
         self._bad = BadFiles(source, max_bad)
         self._batches = batches
 
@@ -98,6 +106,11 @@ def make_loader(
     """
     if seed < 0:
         raise UserError(f"seed {seed} is negative; expected 0 or more")
+    if decode_on is not None and decoder_for(decode_on) is None:
+        raise UserError(
+            f"--decode gpu: neither torchcodec nor torchvision decodes JPEG files on {decode_on} here; "
+            "`pip install torchcodec`, or leave it out, and the workers decode"
+        )
     order = MicroBatches(len(source), batch_size, rank, world_size, accumulation, seed)
     kind = Samples if decode_on is None else EncodedSamples
     samples = kind(source, seed, image_size, distance, (crop_min, 1.0))
@@ -113,7 +126,7 @@ def make_loader(
     )
     if decode_on is not None:
         batches = Finished(batches, samples, decode_on)
-    return Loader(source, order, batches, workers, max_bad)
+    return Loader(source, order, batches, workers, max_bad, decoder_name(decode_on or CPU))
 
 
 class WorkerLoader(DataLoader):

@@ -16,7 +16,9 @@ from torch import Tensor
 from pixpro.data.order import Key
 from pixpro.data.samples import Batch, Samples
 from pixpro.data.views import View
-from pixpro.images.decoding import MAX_PIXELS, BadImage, check_size, decode, jpeg_header
+from pixpro.images.bad_image import BadImage, check_size
+from pixpro.images.decoding import MAX_PIXELS, decode
+from pixpro.images.jpeg import decoder_for, jpeg_header
 
 
 class Encoded(NamedTuple):
@@ -60,18 +62,16 @@ class EncodedSamples(Samples):
 def size_of(data: bytes) -> tuple[Tensor, tuple[int, int], bool]:
     """(bytes, (height, width), whether they are pixels already); raises BadImage like `decode`."""
     if data[:2] == b"\xff\xd8":
-        (width, height), channels = jpeg_header(data)
+        (width, height), channels, exif, _ = jpeg_header(data)
         check_size((width, height), MAX_PIXELS)
-        if channels in (1, 3) and upright(data):
+        if channels in (1, 3) and (not exif or upright(data)):
             return torch.frombuffer(bytearray(data), dtype=torch.uint8), (height, width), False
     pixels = decode(data)
     return pixels.flatten(), (pixels.shape[1], pixels.shape[2]), True
 
 
 def upright(data: bytes) -> bool:
-    """Whether a JPEG needs no turning."""
-    if b"Exif\0\0" not in data[: 2**16 + 32]:
-        return True
+    """Whether a JPEG with EXIF data needs no turning."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             return image.getexif().get(0x0112, 1) == 1
@@ -110,12 +110,11 @@ def finish(batch: Encoded, samples: Samples, device: torch.device) -> Batch:
 
 def decode_on(batch: Encoded, device: torch.device) -> list[Tensor]:
     """The images (3, H, W) uint8 on the device, of the sizes that their headers announced."""
-    from torchvision.io import ImageReadMode, decode_jpeg
-
+    _, decode_jpegs = decoder_for(device)
     parts = batch.data.tensor_split(batch.ends[:-1])
     sizes, decoded = batch.sizes.tolist(), batch.decoded.tolist()
     encoded = [part for part, done in zip(parts, decoded, strict=True) if not done]
-    fresh = iter(decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device) if encoded else [])
+    fresh = iter(decode_jpegs(encoded, device) if encoded else [])
     images = [
         part.view(3, *size).to(device) if done else next(fresh)
         for part, size, done in zip(parts, sizes, decoded, strict=True)
