@@ -1,5 +1,6 @@
 """Images -> two normalised views of each by the training recipe, always the same ones: what a network is judged on."""
 
+import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from pixpro.images import Images, open_images
 from pixpro.images.decoding import BadImage, decode
 from pixpro.images.sample import sample_images
 
+LOG = logging.getLogger(__name__)
 HELD_OUT = 64  # images on which dense matching accuracy is measured
 SHOWN = 16  # training images that stand in for them where only pictures are made
 
@@ -66,6 +68,8 @@ def open_pairs(
         sample = list(sample_images(source, SHOWN))
         return view_pairs(sample, image_size, distance=distance) if sample else None
     source = open_images(val_data)
+    if source.left_out:
+        LOG.warning("held-out images: %s", source.left_out)
 
     def images() -> Iterator[Tensor]:
         for index in range(min(HELD_OUT, len(source))):

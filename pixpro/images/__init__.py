@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Protocol
 
 from pixpro.errors import UserError
-from pixpro.images.archives import ARCHIVES, COMPRESSED, open_archive
-from pixpro.images.decoding import BadImage, decode
-from pixpro.images.folders import EXTENSIONS, FolderStore
+from pixpro.images.archives import ArchiveStore, open_archive
+from pixpro.images.bad_image import BadImage
+from pixpro.images.decoding import decode
+from pixpro.images.folders import FolderStore
+from pixpro.images.kinds import ARCHIVES, COMPRESSED, EXTENSIONS, Kind
+from pixpro.images.left_out import LeftOut
 
 __all__ = ["BadImage", "Images", "decode", "open_images"]
+
+WITHOUT_IMAGES = Kind("archive(s)", "without an image that is read", missed=True)
+UNPACKED = Kind("archive(s)", "their images lie unpacked beside them")
 
 
 class Store(Protocol):
@@ -26,10 +32,14 @@ class Store(Protocol):
 
 
 class Images:
-    """Stores one after the other, numbered through; 0 <= i < len everywhere."""
+    """Stores one after the other, numbered through; 0 <= i < len everywhere.
 
-    def __init__(self, stores: Sequence[Store]) -> None:
+    left_out: what lies beside the images and is not read.
+    """
+
+    def __init__(self, stores: Sequence[Store], left_out: LeftOut | None = None) -> None:
         self.stores = list(stores)
+        self.left_out = left_out or LeftOut()
         self._ends = list(itertools.accumulate(len(store) for store in self.stores))
 
     def __len__(self) -> int:
@@ -53,37 +63,76 @@ class Images:
 def open_images(roots: Sequence[str | Path]) -> Images:
     """All images below the given folders and in the given .tar and .zip files, in this order.
 
-    A folder is searched to any depth; if it holds no image files but archives (shards), these are read.
-    Lists are cached (listing.py), so that only the first start scans. Raises UserError for what is missing or empty.
+    A folder is searched to any depth; the archives in it follow its image files. What is not read is counted in the
+    result's `left_out`. Lists are cached (listing.py), so that only the first start scans. Raises UserError for what
+    is missing, empty or damaged.
     """
     stores: list[Store] = []
+    left = LeftOut()
     for root in roots:
-        stores.extend(_open_root(root))
+        stores.extend(_open_root(root, left))
     if not stores:
         raise UserError("no image folder given; expected at least one folder, .tar or .zip file")
-    return Images(stores)
+    return Images(stores, left)
 
 
-def _open_root(root: str | Path) -> list[Store]:
+def _open_root(root: str | Path, left: LeftOut) -> list[Store]:
     path = os.path.expanduser(root)
     if not os.path.exists(path):
         raise UserError(f"{root}: no such folder or archive; check the path")
+    here = LeftOut()
     if os.path.isdir(path):
         folder = FolderStore(path)
-        found = [folder] if len(folder) else [open_archive(shard) for shard in _shards(path)]
-    elif path.lower().endswith(ARCHIVES):
+        here.merge(folder.left_out)
+        found = [folder] if len(folder) else []
+        found += _open_archives(folder.archives, here)
+    elif path.lower().endswith(tuple(os.fsdecode(ending) for ending in ARCHIVES)):
         found = [open_archive(path)]
-    elif path.lower().endswith(COMPRESSED):
+        here.merge(found[0].left_out)
+    elif path.lower().endswith(tuple(os.fsdecode(ending) for ending in COMPRESSED)):
         raise UserError(f"{root}: a compressed archive cannot be read in random order; unpack it or repack it as .tar")
     else:
-        raise UserError(f"{root}: neither a folder nor a {' or '.join(ARCHIVES)} file")
+        raise UserError(f"{root}: neither a folder nor a .tar or .zip file")
     if not sum(len(store) for store in found):
         endings = b" ".join(EXTENSIONS).decode()
-        raise UserError(f"{root}: no images found (looked for {endings}, to any depth, and .tar or .zip shards)")
+        there = f"; {str(here).removeprefix('warning: ')}" if len(here) else ""
+        raise UserError(f"{root}: no images found (looked for {endings}, to any depth, and .tar or .zip shards){there}")
+    left.merge(here)
     return found
 
 
-def _shards(folder: str) -> list[str]:
-    """Archives directly in a folder, sorted."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.path for entry in entries if entry.name.lower().endswith(ARCHIVES) and entry.is_file())
+def _open_archives(paths: Sequence[str], left: LeftOut) -> list[Store]:
+    """The archives of a folder that hold images which do not lie beside them as well."""
+    found: list[Store] = []
+    for path in paths:
+        archive = open_archive(path)
+        if not len(archive):
+            left.add(WITHOUT_IMAGES, path)
+        elif _lies_unpacked(archive):
+            left.add(UNPACKED, path)
+            continue
+        else:
+            found.append(archive)
+        left.merge(archive.left_out)
+    return found
+
+
+def _lies_unpacked(archive: ArchiveStore) -> bool:
+    """Whether an archive's images, or 20 spread over them, are files beside it too, of the same names and sizes."""
+    folder, stem = os.path.dirname(archive.path), os.path.splitext(archive.path)[0]
+    step = max(1, len(archive) // 20)
+    return any(
+        all(
+            _size(os.path.join(beside, os.path.relpath(archive.name(i), archive.path))) == archive.size(i)
+            for i in range(0, len(archive), step)
+        )
+        for beside in (folder, stem)
+    )
+
+
+def _size(path: str) -> int:
+    """Bytes of a file; -1 if there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1

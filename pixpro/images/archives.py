@@ -1,13 +1,10 @@
 """Images in uncompressed tar and in zip files as a store with random access: an index, then one read per image.
 
-Members are read, never extracted, so a member's name leads nowhere; whatever is not a regular file is left out.
+Members are read, never extracted, so a member's name leads nowhere.
 """
 
 import os
-import stat
 import struct
-import tarfile
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -15,14 +12,13 @@ import numpy as np
 import torch
 
 from pixpro.errors import UserError
-from pixpro.images.decoding import BadImage
-from pixpro.images.folders import MAX_BYTES, is_image
+from pixpro.images.bad_image import BadImage
+from pixpro.images.kinds import MAX_BYTES
+from pixpro.images.left_out import LeftOut
 from pixpro.images.listing import Arrays, cached
+from pixpro.images.members import DEFLATED, Places, tar_members, zip_members
 from pixpro.images.names import Names
 
-ARCHIVES = (".tar", ".zip")
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-STORED, DEFLATED = 0, 8
 MAX_OPEN = 64  # shards kept open per process
 
 _open: dict[str, int] = {}  # of this process; a forked one inherits them, and pread moves no shared position
@@ -38,7 +34,10 @@ def _descriptor(path: str) -> int:
 
 
 class ArchiveStore:
-    """The images of one archive in the order of its index; subclasses say how to index and read."""
+    """The images of one archive in the order of its index; subclasses say how to index and read.
+
+    left_out: its other members.
+    """
 
     kind: str
 
@@ -47,23 +46,28 @@ class ArchiveStore:
         index = cached(self.kind, self.path, self._scan)
         self._names = Names(index.pop("block"), index.pop("ends"))
         self._places = torch.from_numpy(index["places"])
+        self.left_out = LeftOut.of(index["left_out"])
 
     def _scan(self) -> tuple[Arrays, list[bytes]]:
         try:
-            found = self.members()
+            found, left = self.members()
             places = np.array([place for _, *place in found] or np.empty((0, 1)), dtype=np.int64)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror or error})") from None
         except Exception as error:  # Python's readers raise almost anything for damaged archives
-            reason = str(error) or type(error).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
                 f"{self.path}: not a complete {self.kind} file ({reason}); expected an uncompressed .tar, or .zip"
             ) from None
         names = Names.of(os.fsencode(name) for name, *_ in found).arrays()
-        return {**names, "places": places}, [os.fsencode(self.path)]
+        return {**names, "places": places, "left_out": left.array()}, [os.fsencode(self.path)]
 
-    def members(self) -> list[tuple]:
-        """(name, numbers that `extract` needs ...) of every image."""
+    def members(self) -> tuple[Places, LeftOut]:
+        """(name, numbers that `extract` needs ...) of every image, and the other members."""
+        raise NotImplementedError
+
+    def size(self, i: int) -> int:
+        """Bytes of one image."""
         raise NotImplementedError
 
     def extract(self, place: list[int]) -> bytes:
@@ -94,30 +98,19 @@ class ArchiveStore:
 
 
 class TarStore(ArchiveStore):
-    """Images of an uncompressed tar file, webdataset shards included (their other members are left out)."""
+    """Images of an uncompressed tar file, webdataset shards included."""
 
     kind = "tar"
 
-    def members(self) -> list[tuple]:
-        found, end = [], -1
-        with tarfile.open(self.path, mode="r:") as archive:
-            for member in archive:
-                if member.size < 0 or archive.offset <= end:  # tarfile would go round in circles
-                    raise ValueError(f"a member of negative size at byte {member.offset}")
-                end = archive.offset
-                archive.members = []  # tarfile would keep an object of 1 kB for each
-                if member.isreg() and not member.issparse() and is_image(os.fsencode(member.name)):
-                    found.append((member.name, member.offset_data, member.size))
-            end = archive.offset
-        with open(self.path, "rb") as file:
-            file.seek(end)
-            if file.read(512).strip(b"\0"):  # tarfile takes a damaged header for the end
-                raise ValueError(f"damaged at byte {end}")
-        return found
+    def members(self) -> tuple[Places, LeftOut]:
+        return tar_members(self.path)
 
     def extract(self, place: list[int]) -> bytes:
         offset, size = place
         return self.pread(size, offset)
+
+    def size(self, i: int) -> int:
+        return int(self._places[i][1])
 
 
 class ZipStore(ArchiveStore):
@@ -125,16 +118,8 @@ class ZipStore(ArchiveStore):
 
     kind = "zip"
 
-    def members(self) -> list[tuple]:
-        found = []
-        with zipfile.ZipFile(self.path) as archive:
-            for m in archive.infolist():
-                plain = stat.S_IFMT(m.external_attr >> 16) in (0, stat.S_IFREG) and not m.is_dir()
-                readable = m.compress_type in (STORED, DEFLATED) and not m.flag_bits & 1
-                name = os.fsencode(m.filename)
-                if plain and readable and is_image(name) and not name.startswith(b"__MACOSX/"):
-                    found.append((m.filename, m.header_offset, m.compress_size, m.file_size, m.compress_type))
-        return found
+    def members(self) -> tuple[Places, LeftOut]:
+        return zip_members(self.path)
 
     def extract(self, place: list[int]) -> bytes:
         offset, packed, size, method = place
@@ -151,7 +136,17 @@ class ZipStore(ArchiveStore):
             raise BadImage("a zip member of another size than announced")
         return data
 
+    def size(self, i: int) -> int:
+        return int(self._places[i][2])
+
 
 def open_archive(path: str | Path) -> ArchiveStore:
-    """The store of a .tar or .zip file."""
-    return ZipStore(path) if str(path).lower().endswith(".zip") else TarStore(path)
+    """The store of a tar or zip file, told apart by what is in it; by its ending where that does not tell."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(262)
+    except OSError:  # opening the store says why
+        start = b""
+    if start[257:] == b"ustar":
+        return TarStore(path)
+    return ZipStore(path) if start[:2] == b"PK" or str(path).lower().endswith(".zip") else TarStore(path)

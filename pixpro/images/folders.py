@@ -1,37 +1,44 @@
 """Image files in a folder, nested or flat, as a store: how many, their bytes, their names."""
 
+import json
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from pixpro.images.decoding import BadImage
+import numpy as np
+
+from pixpro.images.bad_image import BadImage
+from pixpro.images.kinds import ARCHIVES, EXTENSIONS, MAX_BYTES, Kind, is_hidden
+from pixpro.images.left_out import LeftOut
 from pixpro.images.listing import Arrays, cached
 from pixpro.images.names import Names
 
-EXTENSIONS = tuple(
-    b".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .ppm .pgm .pbm".split()  # what decode reads
-)
-MAX_BYTES = 256 * 2**20  # of one encoded file
-
-
-def is_image(name: bytes) -> bool:
-    """Whether a file name says image; hidden files (macOS leaves `._x.jpg`) do not count."""
-    base = name.rsplit(b"/", 1)[-1]
-    return base.lower().endswith(EXTENSIONS) and not base.startswith(b".")
+DOT = ord(".")
+READ_ALREADY = Kind("folder(s)", "read already under another name")
+LEADS_UP = Kind("link(s)", "to a folder above")
 
 
 class FolderStore:
-    """The images below a folder, sorted by path; symbolic links are followed, each folder once."""
+    """The images below a folder, sorted by path; symbolic links are followed, each folder once.
+
+    archives: paths of the archives found among them, in the same order. left_out: everything else.
+    """
 
     def __init__(self, root: str | Path) -> None:
         self.root = os.path.realpath(root)
-        self._names = Names(**cached("folder", self.root, self._scan))
+        listed = cached("folder", self.root, self._scan)
+        self.left_out = LeftOut.of(listed.pop("left_out"))
+        self.archives = [os.path.join(self.root, name) for name in json.loads(listed.pop("archives").tobytes())]
+        self._names = Names(**listed)
 
     def _scan(self) -> tuple[Arrays, list[bytes]]:
         folders: list[bytes] = []
-        names = Names.of(walk(os.fsencode(self.root), folders))
-        return names.arrays(), folders
+        archives: list[bytes] = []
+        left = LeftOut(self.root)
+        names = Names.of(walk(os.fsencode(self.root), folders, archives, left))
+        listed = json.dumps([os.fsdecode(name) for name in archives]).encode()
+        more = {"archives": np.frombuffer(listed, dtype=np.uint8).copy(), "left_out": left.array()}
+        return names.arrays() | more, folders
 
     def __len__(self) -> int:
         return len(self._names)
@@ -53,28 +60,77 @@ class FolderStore:
             raise BadImage(error.strerror or str(error)) from None
 
 
-def walk(root: bytes, folders: list[bytes]) -> Iterator[bytes]:
-    """Paths of images below root, relative to it, in sorted order; appends each folder listed to `folders`."""
+def walk(root: bytes, folders: list[bytes], archives: list[bytes], left: LeftOut) -> Iterator[bytes]:
+    """Paths of images below root, relative to it, folder by folder in sorted order.
+
+    Appends each folder listed to `folders` and the archives' relative paths to `archives`, and counts everything else
+    in `left`: the files of hidden folders too, which are counted and not read.
+    """
     seen: set[tuple[int, int]] = set()
-    pending = [b""]
-    while pending:
-        relative = pending.pop()
-        path = os.path.join(root, relative) if relative else root
+    above = ids_above(root)
+    pending, later = [b""], []  # hidden folders come last: a link may lead to what lies in them
+    while pending or later:
+        prefix = pending.pop() if pending else later.pop()
+        path = os.path.join(root, prefix) if prefix else root
+        hidden = is_hidden(prefix)
         try:
             status = os.stat(path)
-            with os.scandir(path) as entries:
-                listed = sorted((entry.name, entry.is_dir()) for entry in entries)
+            known = (status.st_dev, status.st_ino)
+            if known in seen:
+                left.add(READ_ALREADY, prefix)
+                continue
+            if known in above:
+                left.add(LEADS_UP, prefix)
+                continue
+            images, other, inner = entries_of(path, prefix, hidden, left)
         except OSError as error:
-            warnings.warn(f"{os.fsdecode(path)} is left out: {error.strerror}", stacklevel=2)
-            folders.append(b"")  # has no stamp, so that the list is not kept and the warning comes again
+            left.add(Kind("folder(s)", error.strerror or "cannot be read", missed=True), prefix)
+            folders.append(b"")  # has no stamp, so that the list is not kept and the next start tries again
             continue
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(known)
         folders.append(path)
-        pending.extend(
-            os.path.join(relative, name) for name, is_folder in reversed(listed) if is_folder and name[:1] != b"."
-        )
-        for name, is_folder in listed:
-            if not is_folder and is_image(name):
-                yield os.path.join(relative, name)
+        for name in reversed(inner):
+            (later if hidden or is_hidden(name) else pending).append(prefix + name + b"/")
+        for name in other:
+            if name.lower().endswith(ARCHIVES) and not hidden and name[0] != DOT:
+                archives.append(prefix + name)
+            else:
+                left.add_file(prefix + name)
+        for name in images:
+            yield prefix + name
+
+
+def entries_of(path: bytes, prefix: bytes, hidden: bool, left: LeftOut) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """Names of the images, of other files and of the folders in a folder, each sorted.
+
+    A link that leads nowhere is an image if its name says so (reading it tells what is wrong), else counted in `left`.
+    """
+    images, other, inner = [], [], []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            name = entry.name
+            reason = ""
+            try:
+                is_folder = entry.is_dir()
+            except OSError as error:  # a link to itself, or through a folder that is closed to us
+                is_folder, reason = False, error.strerror or "cannot be followed"
+            if is_folder:
+                # A hidden link is not followed: it would make its target's images hidden.
+                as_file = (hidden or is_hidden(name)) and entry.is_symlink()
+                (other if as_file else inner).append(name)
+            elif not hidden and name[0] != DOT and name.lower().endswith(EXTENSIONS):
+                images.append(name)
+            elif hidden or name[0] == DOT or not entry.is_symlink() or os.path.exists(os.path.join(path, name)):
+                other.append(name)
+            else:
+                left.add(Kind("link(s)", reason or "that lead nowhere", missed=True), prefix + name)
+    return sorted(images), sorted(other), sorted(inner)
+
+
+def ids_above(root: bytes) -> set[tuple[int, int]]:
+    """Device and inode of every folder that holds root: a link to one of them would lead round, past everything."""
+    found, path = set(), root
+    while path != (path := os.path.dirname(path)):
+        status = os.stat(path)
+        found.add((status.st_dev, status.st_ino))
+    return found

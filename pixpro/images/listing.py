@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pixpro.images.kinds import EXTENSIONS
+
 Arrays = dict[str, np.ndarray]
-VERSION = 1
+VERSION = 2
 RACY_NS = 2_000_000_000  # a change within this time of another may leave the time stamp as it was
 
 
@@ -37,7 +39,7 @@ def cached(kind: str, path: str, make: Callable[[], tuple[Arrays, list[bytes]]])
     make returns the arrays and the paths that decide (each folder that was listed, or the archive that was read).
     A cache that cannot be read or written costs time, never the run.
     """
-    key = hashlib.sha256(f"{VERSION}\0{kind}\0{path}".encode(errors="surrogateescape")).hexdigest()[:32]
+    key = hashlib.sha256(f"{VERSION}\0{EXTENSIONS}\0{kind}\0{path}".encode(errors="surrogateescape")).hexdigest()[:32]
     file = cache_folder() / f"{kind}-{key}.npz"
     known = _load(file)
     if known is not None:

@@ -15,9 +15,12 @@ from pixpro.data.cores import available_cores
 from pixpro.data.views import Distance, crop_box, draw_crop
 from pixpro.errors import UserError, printable
 from pixpro.images import Images, open_images
-from pixpro.images.decoding import BadImage, decode
+from pixpro.images.bad_image import BadImage
+from pixpro.images.decoding import decode_and_tell
+from pixpro.images.jpeg import decoder_name
 from pixpro.method.geometry import positive_pairs
 
+LISTED = 20  # scaled files named
 SIMULATED = 4000  # crop pairs; the share of positives then has a standard error below 2 % of itself
 
 
@@ -28,10 +31,11 @@ class Report(NamedTuple):
     widths: Tensor
     encoded: Tensor  # (N,) bytes
     bad: dict[str, str]  # name -> reason
+    scaled: dict[str, str]  # name -> by which range its samples of more than 8 bits are brought to 8
 
 
 class _Probe(Dataset):
-    """(height, width, bytes, reason) of each image; a bad one has a reason."""
+    """(height, width, bytes, reason, scaled) of each image; a bad one has a reason."""
 
     def __init__(self, source: Images) -> None:
         self.source = source
@@ -39,26 +43,28 @@ class _Probe(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, i: int) -> tuple[int, int, int, str]:
+    def __getitem__(self, i: int) -> tuple[int, int, int, str, str]:
         try:
             data = self.source.read(i)
-            height, width = decode(data).shape[1:]
+            pixels, scaled = decode_and_tell(data)
         except BadImage as error:
-            return 0, 0, 0, str(error)
-        return height, width, len(data), ""
+            return 0, 0, 0, str(error), ""
+        return *pixels.shape[1:], len(data), "", scaled
 
 
 def scan(source: Images, workers: int = 0) -> Report:
     """Decode every image once."""
     rows = DataLoader(_Probe(source), batch_size=64, num_workers=workers, collate_fn=list)
-    sizes, bad = [], {}
-    for i, (*size, reason) in enumerate(row for batch in rows for row in batch):
+    sizes, bad, by_range = [], {}, {}
+    for i, (*size, reason, scaled) in enumerate(row for batch in rows for row in batch):
+        if scaled:
+            by_range[source.name(i)] = scaled
         if reason:
             bad[source.name(i)] = reason
         else:
             sizes.append(size)
     heights, widths, encoded = torch.tensor(sizes, dtype=torch.int64).reshape(-1, 3).unbind(1)
-    return Report(heights, widths, encoded, bad)
+    return Report(heights, widths, encoded, bad, by_range)
 
 
 def expected_pairs(
@@ -96,6 +102,13 @@ def summary(source: Images, report: Report, image_size: int, threshold: float, c
         f"bad files     {bad} ({bad / len(source):.2%})",
     ]
     lines += [f"  {printable(name)}: {printable(reason)}" for name, reason in report.bad.items()]
+    lines.append(f"left out      {len(source.left_out)}" + (", some may be missed" if source.left_out.missed else ""))
+    lines += [f"  {line}" for line in source.left_out.lines()]
+    if report.scaled:
+        lines.append(f"scaled        {len(report.scaled)} of more than 8 bits a sample, each by")
+        lines += [f"  {printable(name)}: {scaled}" for name, scaled in list(report.scaled.items())[:LISTED]]
+        lines += [f"  and {len(report.scaled) - LISTED} more"] * (len(report.scaled) > LISTED)
+    lines.append(f"decoder       JPEG by {decoder_name()}, other formats by Pillow")
     if good:
         short = torch.minimum(report.heights, report.widths)
         lines += [

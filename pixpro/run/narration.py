@@ -21,7 +21,8 @@ def introduce(method: str, loader: Loader, trainer: Trainer, process: Process, l
         f"{epochs} epoch{'s' if epochs > 1 else ''} of {len(loader)} steps{resumed}, "
         f"peak learning rate {trainer.optimizer.defaults['lr']:.4g}\n"
         f"{process.world_size} process(es) on {process.device.type}, {precision}, "
-        f"{loader.workers} loader worker(s) each"
+        f"{loader.workers} loader worker(s) each, JPEG files decoded by {loader.decoder}"
+        + (f"\n{loader.source.left_out}" if loader.source.left_out else "")
     )
 
 

@@ -30,9 +30,9 @@ def scans(monkeypatch) -> list[str]:
 
     walked, walk = [], folders.walk
 
-    def counting(root, listed):
+    def counting(root, *tallies):
         walked.append(os.fsdecode(root))
-        return walk(root, listed)
+        return walk(root, *tallies)
 
     monkeypatch.setattr(folders, "walk", counting)
     return walked
