@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, from_numpy
 
 from pixpro.errors import UserError
-from pixpro.images.folders import is_image
+from pixpro.images.kinds import is_image
 
 VOID = 255
 Labelled = tuple[Path, int]  # an image file and its class
