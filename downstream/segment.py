@@ -4,7 +4,7 @@
     python segment.py --data DATA --weights CHECKPOINT                           VOC2012 train -> val, 30k iterations
     python segment.py --data CITYSCAPES --layout cityscapes --weights CHECKPOINT     train -> val, 90k iterations
     python segment.py --data DATA --weights CHECKPOINT --batch-size 4            another batch: the schedule is scaled
-    python segment.py --data VOC --train-split trainval --test-split test --num-classes 9 --weights none --arch resnet18
+    python segment.py --data VOC --train-split trainval --test-split test --weights none --arch resnet18
 
 CHECKPOINT is whatever pixpro.load_backbone reads; `none` is a trunk at random. It uses every GPU of the machine
 (--nproc for fewer, or for processes on a CPU), or runs under torchrun. docs/detect.md says where the settings are from.
@@ -14,11 +14,11 @@ import argparse
 import itertools
 import sys
 import time
-from functools import lru_cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import torch
 
 from downstream.common.options import build_parser, positive, read
@@ -28,10 +28,14 @@ from downstream.detection.data import loader
 from downstream.detection.detector import parameter_groups
 from downstream.detection.recipes import SEGMENTATION_RECIPES, Recipe, scaled, scaling_line
 from downstream.detection.report import write_results
+from downstream.detection.voc import CLASS_NAMES as VOC_CLASS_NAMES
 from downstream.segmentation.data import TrainCrops, WholeImages, shuffled_batches
+from downstream.segmentation.labels import SegmentationSet, check_labels, count_values, values_of_classes
+from downstream.segmentation.masks import CITYSCAPES_NAMES, VOID
+from downstream.segmentation.miou import scores as iou_scores
 from downstream.segmentation.net import FCN
-from downstream.segmentation.scores import confusion, mean_iou, table, write_masks
-from downstream.segmentation.sets import SegmentationSet, load_cityscapes, load_voc_masks
+from downstream.segmentation.scores import table, tested, write_masks
+from downstream.segmentation.sets import MaskedImage, cityscapes_pairs, voc_pairs
 from pixpro.checkpoints import checkpoint
 from pixpro.errors import UserError
 from pixpro.training.distributed import Process, synchronise_batchnorm
@@ -49,27 +53,55 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser("segment.py", __doc__, SPLITS)
     parser.add_argument("--train-split", help="default: VOC2012/train, or train; FOLDER/SPLIT or SPLIT")
     parser.add_argument("--test-split", help="default: VOC2012/val, or val")
-    parser.add_argument("--num-classes", type=positive, help="with the background; default 21 in VOC's layout")
+    parser.add_argument(
+        "--num-classes", type=positive, help="with the background; default: the benchmark's, or as many as occur"
+    )
+    parser.add_argument(
+        "--void", choices=("255", "none"), default="255", help="mask value that neither trains nor counts"
+    )
     parser.add_argument("--crop", type=positive, help="side of the training crops; default 513, Cityscapes 769")
     return read(parser, argv, SPLITS, "segment")
 
 
-def check(args: argparse.Namespace) -> None:
-    """UserError for whatever is wrong, before anything is written."""
+def check(args: argparse.Namespace) -> list[str]:
+    """What there is to say about the data; UserError for whatever is wrong, before anything is written."""
     if not args.data.is_dir():
         raise UserError(f"no folder {args.data}; --data expects a data set in the layout of {args.layout}")
-    FCN(load_trunk(args.weights, args.arch), load(args).num_classes)
+    FCN(load_trunk(args.weights, args.arch), 2)
     check_output(args)
+    train, test = pairs(args)
+    counts = count_values(train, tests=False), count_values(test, tests=True)
+    args.mask_values = mask_values(args, np.concatenate(counts))
+    return list(check_labels(load(args), *counts))
+
+
+def mask_values(args: argparse.Namespace, counts: np.ndarray) -> list[int]:
+    """The values that are classes: the benchmark's, --num-classes of them, or those that occur in the masks."""
+    if args.layout == "cityscapes" and args.num_classes not in (None, len(CITYSCAPES_NAMES)):
+        raise UserError(f"--num-classes {args.num_classes}: Cityscapes' layout has {len(CITYSCAPES_NAMES)}")
+    if args.num_classes and args.void == "none":
+        raise UserError("--void none makes a class of every value that occurs; leave out --num-classes")
+    if args.num_classes and args.num_classes > VOID:
+        raise UserError(f"--num-classes {args.num_classes}: a mask of one byte per pixel holds at most {VOID}")
+    known = {"cityscapes": 19, "voc": 21 if (args.train_split, args.test_split) == SPLITS["voc"] else None}
+    count = args.num_classes or (known[args.layout] if args.void != "none" else None)
+    return values_of_classes(counts, void=None if args.void == "none" else VOID, num_classes=count)
+
+
+def pairs(args: argparse.Namespace) -> tuple[list[MaskedImage], list[MaskedImage]]:
+    """The files to train on and to test on."""
+    read = {"voc": voc_pairs, "cityscapes": cityscapes_pairs}[args.layout]
+    return read(args.data, args.train_split), read(args.data, args.test_split)
 
 
 def load(args: argparse.Namespace) -> SegmentationSet:
-    """The images, masks and classes."""
-    return _load(args.layout, args.data, args.train_split, args.test_split, args.num_classes)
-
-
-@lru_cache(maxsize=1)
-def _load(layout: str, *where: object) -> SegmentationSet:
-    return {"voc": load_voc_masks, "cityscapes": load_cityscapes}[layout](*where)
+    """The images, masks and classes, once `check` has found these."""
+    names = [str(value) for value in args.mask_values]
+    if args.layout == "cityscapes":
+        names = list(CITYSCAPES_NAMES)
+    elif (args.train_split, args.test_split) == SPLITS["voc"] and len(names) == 21:
+        names = ["background", *VOC_CLASS_NAMES]
+    return SegmentationSet(*pairs(args), args.mask_values, names)
 
 
 def run(args: argparse.Namespace, process: Process) -> None:
@@ -102,10 +134,10 @@ def report(
 ) -> None:
     """Test, and write what came out."""
     images = WholeImages(data)
-    matrix = confusion(model, images, process=process, workers=args.workers, classes=data.num_classes)
+    matrix = tested(model, images, process=process, workers=args.workers)
     if not process.is_main:
         return
-    scores = mean_iou(matrix)
+    scores = iou_scores(matrix, data.class_names)
     write_masks(args.output_dir / "pictures", model, images, args.pictures, process)
     cost = {"seconds": round(seconds), "memory_gib": round(peak_memory(process), 2), "processes": process.world_size}
     facts = {"scores": scores, **cost, "settings": settings(args), "torch": torch.__version__}

@@ -15,22 +15,23 @@ from torch import nn
 from pixpro.checkpoints import checkpoint
 from pixpro.checkpoints.backbone import load_backbone
 from pixpro.data.cores import share_cores
-from pixpro.errors import UserError
+from pixpro.errors import UserError, printable
 from pixpro.training.distributed import Process, join, launch, leave
 
 # Settings that may differ between a run and its continuation: they do not change its numbers, except that another
 # number of processes goes on with other batches.
-FREE = {"resume", "output_dir", "workers", "log_every", "save_every", "pictures", "data", "weights", "nproc"}
+FREE = {"resume", "output_dir", "workers", "log_every", "save_every", "pictures", "data", "weights", "nproc", "notes"}
 
 
 def run_program(
     args: argparse.Namespace,
-    check: Callable[[argparse.Namespace], None],
+    check: Callable[[argparse.Namespace], list[str]],
     run: Callable[[argparse.Namespace, Process], None],
 ) -> int:
     """Check everything, then run in as many processes as asked for; returns the exit code, 2 for wrong input.
 
-    check must raise UserError for whatever is wrong before anything is written.
+    check must raise UserError for whatever is wrong before anything is written, and returns what there is to say
+    about the data, a line each; it becomes args.notes.
     """
     try:
         processes = 1 if "RANK" in os.environ else args.nproc or max(1, torch.cuda.device_count())
@@ -39,9 +40,12 @@ def run_program(
             raise UserError(f"--nproc {processes}, but this machine has {torch.cuda.device_count()} GPUs")
         if args.batch_size % world_size:
             raise UserError(f"--batch-size {args.batch_size} cannot be shared by {world_size} processes equally")
-        check(args)
+        args.notes = check(args)
     except UserError as error:
         return complain(error)
+    if os.environ.get("RANK", "0") == "0":
+        for note in args.notes:
+            print(f"note: {printable(note)}", flush=True)
     return launch(run_process, processes, run, args) if processes > 1 else run_process(run, args)
 
 

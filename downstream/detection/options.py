@@ -8,7 +8,9 @@ from pathlib import Path
 from downstream.common.options import build_parser, positive, read
 from downstream.common.program import check_output, load_trunk
 from downstream.detection.annotated import DetectionSet
-from downstream.detection.coco import load_coco, require_pycocotools
+from downstream.detection.checks import check_set
+from downstream.detection.coco import load_coco
+from downstream.detection.coco_json import require_pycocotools
 from downstream.detection.detector import Detector
 from downstream.detection.recipes import RECIPES, Recipe, scaled
 from downstream.detection.voc import load_voc
@@ -42,15 +44,16 @@ def recipe(args: argparse.Namespace) -> Recipe:
     return replace(used, **changes)
 
 
-def check(args: argparse.Namespace) -> None:
-    """UserError for whatever is wrong, before anything is written."""
+def check(args: argparse.Namespace) -> list[str]:
+    """What there is to say about the data; UserError for whatever is wrong, before anything is written."""
     if not args.data.is_dir():
         raise UserError(f"no folder {args.data}; --data expects a data set in {args.layout.upper()}'s layout")
-    data = detection_set(args)
     if args.layout == "coco":
         require_pycocotools()
+    data = detection_set(args)
     Detector(load_trunk(args.weights, args.arch), len(data.class_names))
     check_output(args)
+    return check_set(data)
 
 
 def detection_set(args: argparse.Namespace) -> DetectionSet:

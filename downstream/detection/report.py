@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from downstream.common.published import results_table
 from downstream.detection.annotated import AnnotatedImage, DetectionSet
-from downstream.detection.coco import coco_scores
+from downstream.detection.coco_ap import coco_scores
 from downstream.detection.data import read_pixels
 from downstream.detection.voc_ap import Detections, voc_scores
 
@@ -58,8 +58,8 @@ def write_results(path: Path, results: dict) -> None:
 
 def scores_of(data: DetectionSet, detections: Mapping[str, Detections]) -> dict[str, float]:
     """AP, AP50, AP75 and more, in percent, by the metric of the data's layout."""
-    if data.annotations is not None:
-        return coco_scores(data.annotations, detections)
+    if data.truth is not None:
+        return coco_scores(data.truth, detections)
     return voc_scores(data.test, detections, data.class_names)
 
 
