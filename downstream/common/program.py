@@ -14,13 +14,15 @@ from torch import nn
 
 from pixpro.checkpoints import checkpoint
 from pixpro.checkpoints.backbone import load_backbone
+from pixpro.checkpoints.convert import read_checkpoint
 from pixpro.data.cores import share_cores
 from pixpro.errors import UserError, printable
 from pixpro.training.distributed import Process, join, launch, leave
 
 # Settings that may differ between a run and its continuation: they do not change its numbers, except that another
 # number of processes goes on with other batches.
-FREE = {"resume", "output_dir", "workers", "log_every", "save_every", "pictures", "data", "weights", "nproc", "notes"}
+FREE = {"resume", "output_dir", "workers", "log_every", "save_every", "pictures", "data", "weights", "nproc"}
+FREE |= {"notes", "backbone"}  # what check found out
 
 
 def run_program(
@@ -74,10 +76,20 @@ def complain(error: UserError) -> int:
 def load_trunk(weights: str, arch: str | None) -> nn.Module:
     """The torchvision model with the checkpoint's trunk, or for `none` one as pre-training starts from."""
     if weights == "none":
-        return torchvision.models.get_model(arch or "resnet50", weights=None, zero_init_residual=True)
+        return random_trunk(arch or "resnet50")
     if not Path(weights).is_file():
         raise UserError(f"no checkpoint {weights}; give a file, or `none` for a trunk at random")
     return load_backbone(weights, arch)
+
+
+def random_trunk(arch: str) -> nn.Module:
+    """The torchvision model as pre-training starts from."""
+    return torchvision.models.get_model(arch, weights=None, zero_init_residual=True)
+
+
+def trunk_arch(weights: str, arch: str | None) -> str:
+    """The name of the model that `load_trunk` gives."""
+    return (arch or "resnet50") if weights == "none" else read_checkpoint(weights).arch
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def check_set(data: DetectionSet) -> list[str]:
 
     The pictures of the test are decoded, those of the training are held to their size by their headers.
     """
-    counted = sum((np.bincount(_counted(image), minlength=len(data.class_names) + 1) for image in data.test))[1:]
+    counted = sum(np.bincount(_counted(image), minlength=len(data.class_names) + 1) for image in data.test)[1:]
     if not counted.any():
         raise UserError(
             f"none of the {len(data.test)} test images has an object that counts (not difficult, not a crowd): "

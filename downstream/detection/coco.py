@@ -1,9 +1,11 @@
 """Folders in COCO's layout -> annotated images of two splits, labelled alike."""
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,41 +13,103 @@ from downstream.common.pictures import raise_first
 from downstream.common.split_files import file_inside
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, trainable
 from downstream.detection.coco_json import CocoFile, read_coco
+from downstream.detection.own_data import coco_files
+from downstream.detection.part import Part
 from pixpro.errors import UserError
 
 
-def load_coco(data: Path, train_split: str, test_split: str, classes: Sequence[str] | None = None) -> DetectionSet:
-    """Images of data/annotations/instances_SPLIT.json and data/SPLIT; crowds are not trained on.
+class CocoSplit(NamedTuple):
+    """A file in COCO's format and the folder with its images."""
+
+    file: CocoFile
+    folder: Path
+
+
+class CocoPair(NamedTuple):
+    """What is trained on (None: nothing) and tested on, the names of classes 1, 2, ..., and what there is to say."""
+
+    train: CocoSplit | None
+    test: CocoSplit
+    class_names: list[str]
+    notes: list[str]
+
+
+def load_coco(
+    data: Path,
+    train_split: str | None,
+    test_split: str,
+    classes: Sequence[str] | None = None,
+    part: Part | None = None,
+) -> DetectionSet:
+    """Images of two JSON files; the arguments are those of `read_pair`."""
+    return as_set(read_pair(data, train_split, test_split, classes, part))
+
+
+def read_pair(
+    data: Path,
+    train_split: str | None,
+    test_split: str,
+    classes: Sequence[str] | None = None,
+    part: Part | None = None,
+) -> CocoPair:
+    """Two JSON files, each a split as `coco_files` takes it.
 
     classes: those to use, in this order; default: the training split's, by id. Labels go by the names: the two
-    files may number their categories differently.
+    files may number their categories differently. train_split: None to test alone, with classes. part: of the
+    training images.
     """
-    train, test = read_coco(annotation_file(data, train_split)), read_coco(annotation_file(data, test_split))
-    notes = [*train.notes, *test.notes]
+    test = read_split(data, test_split)
+    if train_split is None:
+        class_names, left_out = choose_classes([test.file], classes)
+        return CocoPair(None, test, class_names, [*test.file.notes, *left_out])
+    train, notes = read_split(data, train_split), []
+    if part is not None:
+        whole = len(train.file.images)
+        train = train._replace(file=only_images(train.file, part.chosen(whole)))
+        notes.append(part.note(len(train.file.images), whole))
+    class_names, left_out = choose_classes([train.file, test.file], classes)
+    return CocoPair(train, test, class_names, [*train.file.notes, *test.file.notes, *notes, *left_out])
+
+
+def choose_classes(files: list[CocoFile], classes: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """The names of classes 1, 2, ..., and the note on those that are left out."""
+    train, test = files[0], files[-1]
     class_names = list(classes) if classes else [item["name"] for item in train.categories]
-    numbers = {name: number for number, name in enumerate(class_names, start=1)}
-    left_out = [name for file in (train, test) for name in names_used(file) if name not in numbers]
+    left_out = [name for file in files for name in names_used(file) if name not in class_names]
     if left_out and classes is None:
         raise UserError(
             f"{train.path} and {test.path} have different categories: the first lacks {left_out[0]!r}; "
             "--classes FILE names the classes to use"
         )
-    if left_out:
-        notes.append(
-            f"objects of {len(set(left_out))} other classes are left out ({', '.join(sorted(set(left_out))[:5])})"
-        )
-    train_images = [image.only(~image.ignored) for image in annotated(train, data / train_split, numbers)]
-    test_images = annotated(test, data / test_split, numbers)
-    truth = renumbered(test, numbers)
-    return DetectionSet(trainable(train_images, train_split), test_images, class_names, tuple(notes), truth)
+    others = sorted(set(left_out))
+    told = f"objects of {len(others)} other classes are left out ({', '.join(others[:5])})"
+    return class_names, [told] if others else []
 
 
-def annotation_file(data: Path, split: str) -> Path:
-    """The JSON file of a split; UserError when there is none."""
-    path = data / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
-        raise UserError(f"no annotations {path}; expected COCO's layout: annotations/instances_SPLIT.json and SPLIT/")
-    return path
+def as_set(pair: CocoPair) -> DetectionSet:
+    """The two splits as annotated images; crowds are not trained on."""
+    numbers = {name: number for number, name in enumerate(pair.class_names, start=1)}
+    train = []
+    if pair.train is not None:
+        train = [image.only(~image.ignored) for image in annotated(pair.train, numbers)]
+        train = trainable(train, str(pair.train.file.path))
+    test, truth = annotated(pair.test, numbers), renumbered(pair.test.file, numbers)
+    return DetectionSet(train, test, pair.class_names, tuple(pair.notes), truth)
+
+
+def read_split(data: Path, split: str) -> CocoSplit:
+    """The file of a split, and the first of the folders in which its first image is."""
+    path, folders = coco_files(data, split)
+    file = read_coco(path)
+    name = file.images[0]["file_name"]
+    return CocoSplit(file, next((folder for folder in folders if os.path.isfile(folder / name)), folders[0]))
+
+
+def only_images(file: CocoFile, chosen: list[int]) -> CocoFile:
+    """The file with these of its images, by their place, and their annotations."""
+    images = [file.images[index] for index in chosen]
+    kept = {image["id"] for image in images}
+    return replace(file, images=images, annotations=[a for a in file.annotations if a["image_id"] in kept])
 
 
 def names_used(file: CocoFile) -> list[str]:
@@ -54,8 +118,9 @@ def names_used(file: CocoFile) -> list[str]:
     return [item["name"] for item in file.categories if item["id"] in used]
 
 
-def annotated(file: CocoFile, folder: Path, numbers: dict[str, int]) -> list[AnnotatedImage]:
-    """All images of a file, by id, with the objects of the numbered classes."""
+def annotated(split: CocoSplit, numbers: dict[str, int]) -> list[AnnotatedImage]:
+    """All images of a split, by id, with the objects of the numbered classes."""
+    file, folder = split
     labels = {item["id"]: numbers.get(item["name"], 0) for item in file.categories}
     objects = defaultdict(list)
     for item in file.annotations:

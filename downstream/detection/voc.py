@@ -9,6 +9,7 @@ import numpy as np
 from downstream.common.pictures import raise_first
 from downstream.common.split_files import file_inside, picture_inside, read_split
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, trainable
+from downstream.detection.part import Part
 from downstream.detection.voc_xml import VocAnnotation, read_annotation
 from downstream.finetuning.paths import VOC_NAMES
 from pixpro.errors import UserError
@@ -21,26 +22,38 @@ CLASS_NAMES = [
 ]
 
 
-def load_voc(data: Path, train_splits: str, test_split: str, classes: Sequence[str] | None = None) -> DetectionSet:
+def load_voc(
+    data: Path,
+    train_splits: str | None,
+    test_split: str,
+    classes: Sequence[str] | None = None,
+    part: Part | None = None,
+) -> DetectionSet:
     """The splits' images. Classes are the given ones, or those of the training split, in VOC's order or by name.
 
     train_splits: joined by `+`. A split is detectron2's name (voc_2007_trainval: data/VOC2007), or FOLDER/SPLIT
     for data/FOLDER, or SPLIT when data is itself the folder with Annotations and JPEGImages. classes: objects of
-    others are left out, in the test too.
+    others are left out, in the test too. train_splits: None to test alone, with classes. part: of the training images.
     """
-    train = [found for split in train_splits.split("+") for found in _read_split(data, split)]
-    test = _read_split(data, test_split)
-    notes = [*_unsaid(train + test)]
+    train = [found for split in train_splits.split("+") for found in _read_split(data, split)] if train_splits else []
+    test, notes = _read_split(data, test_split), []
+    names = {name for annotation in train for name in annotation.names}
+    if part is not None:
+        chosen = part.chosen(len(train))
+        notes.append(part.note(len(chosen), len(train)))
+        train = [train[index] for index in chosen]
+    notes += _unsaid(train + test)
     if classes is None:
-        names = {name for annotation in train for name in annotation.names}
         class_names = [n for n in CLASS_NAMES if n in names] if names <= set(CLASS_NAMES) else sorted(names)
         for annotation in test:
             _refuse_unknown(annotation, class_names)
     else:
         class_names = list(classes)
         notes += _left_out(train + test, class_names)
-    train_images = trainable([_labelled(annotation, class_names) for annotation in train], train_splits)
-    return DetectionSet(train_images, [_labelled(a, class_names) for a in test], class_names, tuple(notes))
+    train_images, test_images = ([_labelled(found, class_names) for found in split] for split in (train, test))
+    if train_splits:
+        train_images = trainable(train_images, train_splits)
+    return DetectionSet(train_images, test_images, class_names, tuple(notes))
 
 
 def split_folder(data: Path, split: str) -> tuple[Path, str]:

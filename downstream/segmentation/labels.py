@@ -44,7 +44,7 @@ def count_values(pairs: list[MaskedImage], *, tests: bool) -> np.ndarray:
     tests: pictures to test on, which are decoded here; of the others the header is read.
     """
     size_of = decoded_size if tests else picture_size
-    return np.stack(checked(pairs, lambda pair: _count(pair, size_of)))
+    return np.array(checked(pairs, lambda pair: _count(pair, size_of)), np.int64).reshape(-1, 256)
 
 
 def _count(pair: MaskedImage, size_of: Callable[[Path], tuple[int, int]]) -> np.ndarray:
@@ -78,21 +78,21 @@ def check_labels(data: SegmentationSet, train: np.ndarray, test: np.ndarray) -> 
             )
     values = list(data.values)
     learnt, asked = (counts.sum(axis=0)[values] for counts in (train, test))
-    has_void = VOID not in values and bool((train[:, VOID].any() or test[:, VOID].any()))
+    has_void = VOID not in values and bool(train[:, VOID].any() or test[:, VOID].any())
     offer = f"; {VOID} is void here: if it is a class, give --void none" if has_void else ""
-    if (learnt > 0).sum() < 2:
+    if data.train and (learnt > 0).sum() < 2:
         held = ", ".join(str(value) for value, count in zip(values, learnt, strict=True) if count) or "no class"
         raise UserError(f"the training masks hold one class ({held}): every score would be 100 %{offer}")
     if not asked.any():
         raise UserError(f"no pixel of the test masks counts: there would be nothing to score{offer}")
     for said, here, elsewhere in (("test", learnt, asked), ("training", asked, learnt)):
         names = [name for name, a, b in zip(data.class_names, here, elsewhere, strict=True) if a and not b]
-        if names:
+        if names and data.train:
             effect = "they are not scored" if said == "test" else "they cannot be learnt"
             yield f"the {said} masks have none of {len(names)} classes ({', '.join(names[:5])}): {effect}"
     share = test[:, VOID].sum() / test.sum()
     if has_void and share > 0.5:
-        yield f"{100 * share:.0f} % of the test's pixels are void ({VOID}) and do not count; if it is a class: --void none"
+        yield f"{100 * share:.0f} % of the test's pixels are void ({VOID}), not scored; if it is a class: --void none"
     shared = {pair.image for pair in data.train} & {pair.image for pair in data.test}
     if shared:
         yield f"{len(shared)} of the {len(data.test)} test images are trained on: the score says little"

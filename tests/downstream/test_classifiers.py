@@ -1,7 +1,6 @@
 """Classifiers of frozen features and their mean IoU equal loops, or another solver's minimum."""
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize

@@ -15,9 +15,9 @@ from torchvision.models import resnet18, resnet50
 
 from downstream import segment
 from downstream.segmentation.data import TrainCrops, shuffled_batches
-from downstream.segmentation.net import FCN, pixel_loss
 from downstream.segmentation.labels import SegmentationSet
 from downstream.segmentation.miou import confusion, mean_iou, scores
+from downstream.segmentation.net import FCN, pixel_loss
 from downstream.segmentation.sets import MaskedImage
 from pixpro.checkpoints.checkpoint import LAST
 from pixpro.monitor.metrics import Metrics
