@@ -4,11 +4,14 @@
     python detect.py --data DATA --weights CHECKPOINT                     VOC 07+12 -> VOC 07 test, 24k iterations
     python detect.py --data COCO --layout coco --weights CHECKPOINT       train2017 -> val2017, 90k iterations, boxes
     python detect.py --data DATA --weights CHECKPOINT --batch-size 4      another batch: the schedule is scaled
-    python detect.py --data VOC --train-split trainval --test-split test --weights none --arch resnet18 --scale 0.01
+    python detect.py --data MY_FOLDER --weights CHECKPOINT --batch-size 4 --iterations 2000       your own, VOC's layout
+    python detect.py --data DATA --weights output/RUN/last.pth.tar --eval-only                    test it again
+    python detect.py predict IMAGE... --weights output/RUN/last.pth.tar                           pictures and JSON
 
 The same detector as detectron2's in train_voc.py, for machines where detectron2 cannot be built. It uses every GPU of
 the machine (--nproc for fewer, or for processes on a CPU), or runs under torchrun. CHECKPOINT is whatever
-pixpro.load_backbone reads; `none` is a trunk at random. DATA holds VOC2007 and VOC2012. Masks are not trained.
+pixpro.load_backbone reads; `none` is a trunk at random. DATA holds VOC2007 and VOC2012, or is itself a folder with
+Annotations, ImageSets/Main and JPEGImages; docs/detect.md has the rest. Masks are not trained.
 """
 
 import argparse
@@ -25,21 +28,25 @@ import torch
 from torch import nn
 
 from downstream.common.precise_bn import precise_batchnorm
-from downstream.common.program import load_trunk, peak_memory, run_program, settings
+from downstream.common.predicting import write_json
+from downstream.common.program import peak_memory, run_program, settings
 from downstream.common.training import Batch, resume, save, step_seed, to_device, train
-from downstream.detection import options as options
+from downstream.detection import options, predict
 from downstream.detection.annotated import DetectionSet
 from downstream.detection.data import ImagesToTest, TrainImages, grouped_batches, loader
-from downstream.detection.detector import Detector, parameter_groups
+from downstream.detection.detector import parameter_groups
 from downstream.detection.inference import detect
 from downstream.detection.recipes import RECIPES, Recipe, scaling_line
-from downstream.detection.report import scores_of, table, write_pictures, write_results
+from downstream.detection.report import scores_of, table, write_pictures
 from pixpro.checkpoints import checkpoint
 from pixpro.training.distributed import Process, synchronise_batchnorm
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["predict"]:
+        return predict.main(argv[1:])
     return run_program(options.parse(__doc__, argv), options.check, run)
 
 
@@ -47,15 +54,13 @@ def run(args: argparse.Namespace, process: Process) -> None:
     """Train, test and report; in each of the processes."""
     recipe, data = options.recipe(args), options.detection_set(args)
     torch.manual_seed(args.seed)
-    trunk = load_trunk(args.weights, args.arch)
-    counts = dict(regions_per_image=recipe.regions, test_proposals=recipe.test_proposals)
-    model = Detector(trunk, len(data.class_names), **counts)
-    model = synchronise_batchnorm(model, process).to(process.device)
+    model = synchronise_batchnorm(options.build_model(args), process).to(process.device)
     optimizer = torch.optim.SGD(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, momentum=recipe.momentum)
-    first = resume(args, model, optimizer)
+    first = recipe.iterations if args.eval_only else resume(args, model, optimizer)
     if process.is_main:
         args.output_dir.mkdir(parents=True, exist_ok=True)
-        print(scaling_line(RECIPES[args.layout], recipe, args.scale), flush=True)
+        if not args.eval_only:
+            print(scaling_line(RECIPES[args.layout], recipe, options.length(args)), flush=True)
         print(f"{len(data.train)} training images, {len(data.test)} test images, {len(data.class_names)} classes")
     started = time.perf_counter()
     if first < recipe.iterations:
@@ -96,11 +101,12 @@ def report(
     write_pictures(args.output_dir / "pictures", data.test[: args.pictures], detections, data.class_names)
     facts = {"settings": settings(args), "recipe": dataclasses.asdict(recipe), "torch": torch.__version__}
     cost = {"seconds": round(seconds), "memory_gib": round(peak_memory(process), 2), "processes": process.world_size}
-    write_results(args.output_dir / "results.json", {"scores": scores, **cost, **facts})
-    label = f"{Path(args.weights).name}, {args.test_split}, {recipe.iterations} iterations of {recipe.batch}"
-    published = (args.train_split, args.test_split) == options.SPLITS[args.layout] and args.scale == 1
-    print(table(args.layout, label, scores, comparable=published))
-    print(f"wrote {args.output_dir}/results.json, pictures/, {checkpoint.LAST}, metrics.jsonl")
+    write_json(args.output_dir / "results.json", {"scores": scores, **cost, **facts})
+    trained = "" if args.eval_only else f", {recipe.iterations} iterations of {recipe.batch}"
+    label = f"{Path(args.weights).name}, {args.test_split}{trained}"
+    print(table(args.layout, label, scores, comparable=options.published(args) and not args.eval_only))
+    more = "" if args.eval_only else f", {checkpoint.LAST}, metrics.jsonl"
+    print(f"wrote {args.output_dir}/results.json, pictures/{more}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
     python segment.py --data DATA --weights CHECKPOINT                           VOC2012 train -> val, 30k iterations
     python segment.py --data CITYSCAPES --layout cityscapes --weights CHECKPOINT     train -> val, 90k iterations
     python segment.py --data DATA --weights CHECKPOINT --batch-size 4            another batch: the schedule is scaled
-    python segment.py --data VOC --train-split trainval --test-split test --num-classes 9 --weights none --arch resnet18
+    python segment.py --data MY_FOLDER --weights CHECKPOINT --batch-size 4 --iterations 2000    your own, VOC's layout
+    python segment.py --data DATA --weights output/RUN/last.pth.tar --eval-only                 test it again
+    python segment.py predict IMAGE... --weights output/RUN/last.pth.tar                        pictures, masks and JSON
 
 CHECKPOINT is whatever pixpro.load_backbone reads; `none` is a trunk at random. It uses every GPU of the machine
 (--nproc for fewer, or for processes on a CPU), or runs under torchrun. docs/detect.md says where the settings are from.
@@ -14,76 +16,47 @@ import argparse
 import itertools
 import sys
 import time
-from functools import lru_cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from downstream.common.options import build_parser, positive, read
-from downstream.common.program import check_output, load_trunk, peak_memory, run_program, settings
+from downstream.common.predicting import write_json
+from downstream.common.program import peak_memory, run_program, settings
 from downstream.common.training import resume, save, train
 from downstream.detection.data import loader
 from downstream.detection.detector import parameter_groups
-from downstream.detection.recipes import SEGMENTATION_RECIPES, Recipe, scaled, scaling_line
-from downstream.detection.report import write_results
+from downstream.detection.recipes import SEGMENTATION_RECIPES, Recipe, scaling_line
+from downstream.segmentation import options, predict
 from downstream.segmentation.data import TrainCrops, WholeImages, shuffled_batches
+from downstream.segmentation.labels import SegmentationSet
+from downstream.segmentation.miou import scores as iou_scores
 from downstream.segmentation.net import FCN
-from downstream.segmentation.scores import confusion, mean_iou, table, write_masks
-from downstream.segmentation.sets import SegmentationSet, load_cityscapes, load_voc_masks
+from downstream.segmentation.scores import table, tested, write_masks
 from pixpro.checkpoints import checkpoint
-from pixpro.errors import UserError
 from pixpro.training.distributed import Process, synchronise_batchnorm
-
-SPLITS = {"voc": ("VOC2012/train", "VOC2012/val"), "cityscapes": ("train", "val")}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
-    return run_program(parse(argv), check, run)
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line's settings, defaults filled in."""
-    parser = build_parser("segment.py", __doc__, SPLITS)
-    parser.add_argument("--train-split", help="default: VOC2012/train, or train; FOLDER/SPLIT or SPLIT")
-    parser.add_argument("--test-split", help="default: VOC2012/val, or val")
-    parser.add_argument("--num-classes", type=positive, help="with the background; default 21 in VOC's layout")
-    parser.add_argument("--crop", type=positive, help="side of the training crops; default 513, Cityscapes 769")
-    return read(parser, argv, SPLITS, "segment")
-
-
-def check(args: argparse.Namespace) -> None:
-    """UserError for whatever is wrong, before anything is written."""
-    if not args.data.is_dir():
-        raise UserError(f"no folder {args.data}; --data expects a data set in the layout of {args.layout}")
-    FCN(load_trunk(args.weights, args.arch), load(args).num_classes)
-    check_output(args)
-
-
-def load(args: argparse.Namespace) -> SegmentationSet:
-    """The images, masks and classes."""
-    return _load(args.layout, args.data, args.train_split, args.test_split, args.num_classes)
-
-
-@lru_cache(maxsize=1)
-def _load(layout: str, *where: object) -> SegmentationSet:
-    return {"voc": load_voc_masks, "cityscapes": load_cityscapes}[layout](*where)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["predict"]:
+        return predict.main(argv[1:])
+    return run_program(options.parse(__doc__, argv), options.check, run)
 
 
 def run(args: argparse.Namespace, process: Process) -> None:
     """Train, test and report; in each of the processes."""
-    published = SEGMENTATION_RECIPES[args.layout]
-    recipe, data = scaled(published, batch=args.batch_size, scale=args.scale), load(args)
+    recipe, data = options.recipe(args), options.segmentation_set(args)
     torch.manual_seed(args.seed)
-    model = FCN(load_trunk(args.weights, args.arch), data.num_classes)
-    model = synchronise_batchnorm(model, process).to(process.device)
+    model = synchronise_batchnorm(options.build_model(args), process).to(process.device)
     optimizer = torch.optim.SGD(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, momentum=recipe.momentum)
-    first = resume(args, model, optimizer)
+    first = recipe.iterations if args.eval_only else resume(args, model, optimizer)
     if process.is_main:
         args.output_dir.mkdir(parents=True, exist_ok=True)
-        print(scaling_line(published, recipe, args.scale), flush=True)
+        if not args.eval_only:
+            print(scaling_line(SEGMENTATION_RECIPES[args.layout], recipe, args.scale), flush=True)
         print(f"{len(data.train)} training images, {len(data.test)} test images, {data.num_classes} classes")
     started = time.perf_counter()
     if first < recipe.iterations:
@@ -102,17 +75,18 @@ def report(
 ) -> None:
     """Test, and write what came out."""
     images = WholeImages(data)
-    matrix = confusion(model, images, process=process, workers=args.workers, classes=data.num_classes)
+    matrix = tested(model, images, process=process, workers=args.workers)
     if not process.is_main:
         return
-    scores = mean_iou(matrix)
+    scores = iou_scores(matrix, data.class_names)
     write_masks(args.output_dir / "pictures", model, images, args.pictures, process)
     cost = {"seconds": round(seconds), "memory_gib": round(peak_memory(process), 2), "processes": process.world_size}
     facts = {"scores": scores, **cost, "settings": settings(args), "torch": torch.__version__}
-    write_results(args.output_dir / "results.json", facts)
-    label = f"{Path(args.weights).name}, {args.test_split}, {recipe.iterations} iterations of {recipe.batch}"
-    print(table(args.layout, label, scores))
-    print(f"wrote {args.output_dir}/results.json, pictures/, {checkpoint.LAST}, metrics.jsonl")
+    write_json(args.output_dir / "results.json", facts)
+    trained = "" if args.eval_only else f", {recipe.iterations} iterations of {recipe.batch}"
+    print(table(args.layout, f"{Path(args.weights).name}, {args.test_split}{trained}", scores))
+    more = "" if args.eval_only else f", {checkpoint.LAST}, metrics.jsonl"
+    print(f"wrote {args.output_dir}/results.json, pictures/{more}")
 
 
 if __name__ == "__main__":

@@ -14,23 +14,26 @@ from torch import nn
 
 from pixpro.checkpoints import checkpoint
 from pixpro.checkpoints.backbone import load_backbone
+from pixpro.checkpoints.convert import read_checkpoint
 from pixpro.data.cores import share_cores
-from pixpro.errors import UserError
+from pixpro.errors import UserError, printable
 from pixpro.training.distributed import Process, join, launch, leave
 
 # Settings that may differ between a run and its continuation: they do not change its numbers, except that another
 # number of processes goes on with other batches.
 FREE = {"resume", "output_dir", "workers", "log_every", "save_every", "pictures", "data", "weights", "nproc"}
+FREE |= {"notes", "backbone"}  # what check found out
 
 
 def run_program(
     args: argparse.Namespace,
-    check: Callable[[argparse.Namespace], None],
+    check: Callable[[argparse.Namespace], list[str]],
     run: Callable[[argparse.Namespace, Process], None],
 ) -> int:
     """Check everything, then run in as many processes as asked for; returns the exit code, 2 for wrong input.
 
-    check must raise UserError for whatever is wrong before anything is written.
+    check must raise UserError for whatever is wrong before anything is written, and returns what there is to say
+    about the data, a line each; it becomes args.notes.
     """
     try:
         processes = 1 if "RANK" in os.environ else args.nproc or max(1, torch.cuda.device_count())
@@ -39,9 +42,12 @@ def run_program(
             raise UserError(f"--nproc {processes}, but this machine has {torch.cuda.device_count()} GPUs")
         if args.batch_size % world_size:
             raise UserError(f"--batch-size {args.batch_size} cannot be shared by {world_size} processes equally")
-        check(args)
+        args.notes = check(args)
     except UserError as error:
         return complain(error)
+    if os.environ.get("RANK", "0") == "0":
+        for note in args.notes:
+            print(f"note: {printable(note)}", flush=True)
     return launch(run_process, processes, run, args) if processes > 1 else run_process(run, args)
 
 
@@ -70,10 +76,20 @@ def complain(error: UserError) -> int:
 def load_trunk(weights: str, arch: str | None) -> nn.Module:
     """The torchvision model with the checkpoint's trunk, or for `none` one as pre-training starts from."""
     if weights == "none":
-        return torchvision.models.get_model(arch or "resnet50", weights=None, zero_init_residual=True)
+        return random_trunk(arch or "resnet50")
     if not Path(weights).is_file():
         raise UserError(f"no checkpoint {weights}; give a file, or `none` for a trunk at random")
     return load_backbone(weights, arch)
+
+
+def random_trunk(arch: str) -> nn.Module:
+    """The torchvision model as pre-training starts from."""
+    return torchvision.models.get_model(arch, weights=None, zero_init_residual=True)
+
+
+def trunk_arch(weights: str, arch: str | None) -> str:
+    """The name of the model that `load_trunk` gives."""
+    return (arch or "resnet50") if weights == "none" else read_checkpoint(weights).arch
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

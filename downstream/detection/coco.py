@@ -1,110 +1,161 @@
-"""Folders in COCO's layout -> annotated images, and COCO AP of what was found in them."""
+"""Folders in COCO's layout -> annotated images of two splits, labelled alike."""
 
-import contextlib
-import io
-import json
-import math
+import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from downstream.detection.annotated import AnnotatedImage, DetectionSet, file_inside, trainable
-from downstream.detection.voc_ap import Detections
+from downstream.common.pictures import raise_first
+from downstream.common.split_files import file_inside
+from downstream.detection.annotated import AnnotatedImage, DetectionSet, trainable
+from downstream.detection.coco_json import CocoFile, read_coco
+from downstream.detection.own_data import coco_files
+from downstream.detection.part import Part
 from pixpro.errors import UserError
 
-NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+class CocoSplit(NamedTuple):
+    """A file in COCO's format and the folder with its images."""
+
+    file: CocoFile
+    folder: Path
 
 
-def load_coco(data: Path, train_split: str, test_split: str) -> DetectionSet:
-    """Images of data/annotations/instances_SPLIT.json and data/SPLIT; crowds are not trained on."""
-    train, categories = _read_split(data, train_split)
-    test, test_categories = _read_split(data, test_split)
-    if test_categories != categories:
-        raise UserError(f"{train_split} and {test_split} of {data} have different categories")
-    train = trainable([image.only(~image.ignored) for image in train], train_split)
-    return DetectionSet(train, test, list(categories.values()), _annotation_file(data, test_split))
+class CocoPair(NamedTuple):
+    """What is trained on (None: nothing) and tested on, the names of classes 1, 2, ..., and what there is to say."""
+
+    train: CocoSplit | None
+    test: CocoSplit
+    class_names: list[str]
+    notes: list[str]
 
 
-def require_pycocotools() -> None:
-    """UserError when COCO AP could not be computed here."""
-    try:
-        import pycocotools.cocoeval  # noqa: F401
-    except ImportError as error:
-        raise UserError("COCO AP needs pycocotools: pip install pycocotools") from error
+def load_coco(
+    data: Path,
+    train_split: str | None,
+    test_split: str,
+    classes: Sequence[str] | None = None,
+    part: Part | None = None,
+) -> DetectionSet:
+    """Images of two JSON files; the arguments are those of `read_pair`."""
+    return as_set(read_pair(data, train_split, test_split, classes, part))
 
 
-def coco_scores(annotations: Path, detections: Mapping[str, Detections]) -> dict[str, float]:
-    """Box AP, AP50, AP75, APs, APm, APl in percent, by pycocotools over all images of the JSON file."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+def read_pair(
+    data: Path,
+    train_split: str | None,
+    test_split: str,
+    classes: Sequence[str] | None = None,
+    part: Part | None = None,
+) -> CocoPair:
+    """Two JSON files, each a split as `coco_files` takes it.
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        truth = COCO(str(annotations))
-        category_ids = sorted(truth.getCatIds())
-        found = [
-            {"image_id": int(image_id), "category_id": category_ids[label - 1], "bbox": [x0, y0, x1 - x0, y1 - y0]}
-            | {"score": score}
-            for image_id, result in detections.items()
-            for (x0, y0, x1, y1), score, label in zip(
-                result.boxes.tolist(), result.scores.tolist(), result.labels.tolist(), strict=True
-            )
-        ]
-        if not found:
-            return dict.fromkeys(NAMES, 0.0)
-        evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return {name: 100 * float(value) for name, value in zip(NAMES, evaluation.stats, strict=False)}
-
-
-def _annotation_file(data: Path, split: str) -> Path:
-    return data / "annotations" / f"instances_{split}.json"
+    classes: those to use, in this order; default: the training split's, by id. Labels go by the names: the two
+    files may number their categories differently. train_split: None to test alone, with classes. part: of the
+    training images.
+    """
+    test = read_split(data, test_split)
+    if train_split is None:
+        class_names, left_out = choose_classes([test.file], classes)
+        return CocoPair(None, test, class_names, [*test.file.notes, *left_out])
+    train, notes = read_split(data, train_split), []
+    if part is not None:
+        whole = len(train.file.images)
+        train = train._replace(file=only_images(train.file, part.chosen(whole)))
+        notes.append(part.note(len(train.file.images), whole))
+    class_names, left_out = choose_classes([train.file, test.file], classes)
+    return CocoPair(train, test, class_names, [*train.file.notes, *test.file.notes, *notes, *left_out])
 
 
-def _read_split(data: Path, split: str) -> tuple[list[AnnotatedImage], dict[int, str]]:
-    """All images, by id, and the categories by id; labels follow the order of the category ids, as in detectron2."""
-    path = _annotation_file(data, split)
-    if not path.is_file():
-        raise UserError(f"no annotations {path}; expected COCO's layout: annotations/instances_SPLIT.json and SPLIT/")
-    try:
-        content = json.loads(path.read_bytes())
-        categories = {int(c["id"]): str(c["name"]) for c in sorted(content["categories"], key=lambda c: c["id"])}
-        objects = defaultdict(list)
-        for item in content["annotations"]:
+def choose_classes(files: list[CocoFile], classes: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """The names of classes 1, 2, ..., and the note on those that are left out."""
+    train, test = files[0], files[-1]
+    class_names = list(classes) if classes else [item["name"] for item in train.categories]
+    left_out = [name for file in files for name in names_used(file) if name not in class_names]
+    if left_out and classes is None:
+        raise UserError(
+            f"{train.path} and {test.path} have different categories: the first lacks {left_out[0]!r}; "
+            "--classes FILE names the classes to use"
+        )
+    others = sorted(set(left_out))
+    told = f"objects of {len(others)} other classes are left out ({', '.join(others[:5])})"
+    return class_names, [told] if others else []
+
+
+def as_set(pair: CocoPair) -> DetectionSet:
+    """The two splits as annotated images; crowds are not trained on."""
+    numbers = {name: number for number, name in enumerate(pair.class_names, start=1)}
+    train = []
+    if pair.train is not None:
+        train = [image.only(~image.ignored) for image in annotated(pair.train, numbers)]
+        train = trainable(train, str(pair.train.file.path))
+    test, truth = annotated(pair.test, numbers), renumbered(pair.test.file, numbers)
+    return DetectionSet(train, test, pair.class_names, tuple(pair.notes), truth)
+
+
+def read_split(data: Path, split: str) -> CocoSplit:
+    """The file of a split, and the first of the folders in which its first image is."""
+    path, folders = coco_files(data, split)
+    file = read_coco(path)
+    name = file.images[0]["file_name"]
+    return CocoSplit(file, next((folder for folder in folders if os.path.isfile(folder / name)), folders[0]))
+
+
+def only_images(file: CocoFile, chosen: list[int]) -> CocoFile:
+    """The file with these of its images, by their place, and their annotations."""
+    images = [file.images[index] for index in chosen]
+    kept = {image["id"] for image in images}
+    return replace(file, images=images, annotations=[a for a in file.annotations if a["image_id"] in kept])
+
+
+def names_used(file: CocoFile) -> list[str]:
+    """The names of the categories that have an object."""
+    used = {item["category_id"] for item in file.annotations}
+    return [item["name"] for item in file.categories if item["id"] in used]
+
+
+def annotated(split: CocoSplit, numbers: dict[str, int]) -> list[AnnotatedImage]:
+    """All images of a split, by id, with the objects of the numbered classes."""
+    file, folder = split
+    labels = {item["id"]: numbers.get(item["name"], 0) for item in file.categories}
+    objects = defaultdict(list)
+    for item in file.annotations:
+        if labels[item["category_id"]]:
             objects[item["image_id"]].append(item)
-        labels = {category: label for label, category in enumerate(categories, start=1)}
-        images = [
-            _image(data / split, item, objects[item["id"]], labels, path)
-            for item in sorted(content["images"], key=lambda item: item["id"])
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is not a COCO instances file ({type(error).__name__}: {error})") from error
-    if not images or not categories:
-        raise UserError(f"{path} has {len(images)} images and {len(categories)} categories; expected some of each")
-    return images, categories
+    images, complaints = [], []
+    for item in file.images:
+        try:
+            path = file_inside(folder, item["file_name"], file.path)
+        except UserError as error:
+            complaints.append(error)
+            continue
+        found = objects[item["id"]]
+        corners = [(x, y, x + width, y + height) for x, y, width, height in (entry["bbox"] for entry in found)]
+        images.append(
+            AnnotatedImage(
+                str(item["id"]),
+                path,
+                item["width"],
+                item["height"],
+                np.array(corners, np.float32).reshape(-1, 4),
+                np.array([labels[entry["category_id"]] for entry in found], np.int64),
+                np.array([bool(entry["iscrowd"]) for entry in found], bool),
+            )
+        )
+    raise_first(complaints)
+    return images
 
 
-def _image(
-    folder: Path, item: dict[str, Any], objects: list[dict[str, Any]], labels: dict[int, int], listed_in: Path
-) -> AnnotatedImage:
-    """One image of the JSON file with its objects."""
-    corners = [[float(side) for side in found["bbox"]] for found in objects]
-    if not all(len(box) == 4 and all(map(math.isfinite, box)) for box in corners):
-        raise ValueError(f"image {item['id']} has a bbox that is not four finite numbers")
-    boxes = np.array([[x, y, x + w, y + h] for x, y, w, h in corners], np.float32).reshape(-1, 4)
-    width, height = int(item["width"]), int(item["height"])
-    if width <= 0 or height <= 0:
-        raise ValueError(f"image {item['id']} is {width}x{height}")
-    return AnnotatedImage(
-        str(int(item["id"])),
-        file_inside(folder, str(item["file_name"]), listed_in),
-        width,
-        height,
-        boxes,
-        np.array([labels[found["category_id"]] for found in objects], np.int64),
-        np.array([bool(found.get("iscrowd", 0)) for found in objects], bool),
-    )
+def renumbered(file: CocoFile, numbers: dict[str, int]) -> dict[str, Any]:
+    """The file's content with the numbered classes alone, their ids being the numbers."""
+    names = {item["id"]: item["name"] for item in file.categories}
+    kept = [item for item in file.annotations if names[item["category_id"]] in numbers]
+    return {
+        "images": file.images,
+        "annotations": [item | {"category_id": numbers[names[item["category_id"]]]} for item in kept],
+        "categories": [{"id": number, "name": name} for name, number in numbers.items()],
+    }

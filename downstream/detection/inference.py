@@ -1,5 +1,7 @@
 """A trained detector over all test images, shared out among the processes -> detections in the images' own pixels."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -22,13 +24,17 @@ def detect(model: nn.Module, dataset: ImagesToTest, *, process: Process, workers
     for (pixels,), (index,) in loader(dataset, iter([[index] for index in mine]), workers):
         image = dataset.images[index]
         (result,) = model([pixels.to(process.device)])
-        size = torch.tensor([image.width, image.height] * 2, dtype=torch.float32)
-        ratio = size / torch.tensor([pixels.shape[2], pixels.shape[1]] * 2)
-        boxes = torch.minimum((result["boxes"].cpu() * ratio).clamp(min=0), size)
-        found[image.image_id] = Detections(
-            boxes.numpy(), result["scores"].cpu().numpy(), result["labels"].cpu().numpy()
-        )
+        found[image.image_id] = in_pixels(result, pixels.shape[1:], (image.height, image.width))
     return gathered(found, process)
+
+
+def in_pixels(result: dict[str, torch.Tensor], shown: Sequence[int], size: tuple[int, int]) -> Detections:
+    """A model's detections in a picture of (height, width) size that it was shown at another size."""
+    height, width = size
+    sides = torch.tensor([width, height] * 2, dtype=torch.float32)
+    ratio = sides / torch.tensor([shown[1], shown[0]] * 2)
+    boxes = torch.minimum((result["boxes"].cpu() * ratio).clamp(min=0), sides)
+    return Detections(boxes.numpy(), result["scores"].cpu().numpy(), result["labels"].cpu().numpy())
 
 
 def gathered(found: dict[str, Detections], process: Process) -> dict[str, Detections]:

@@ -1,40 +1,66 @@
-"""detect.py's command line -> checked settings: recipe, data set, trunk."""
+"""detect.py's command line -> checked settings: recipe, data set, model."""
 
 import argparse
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from downstream.common.options import build_parser, positive, read
-from downstream.common.program import check_output, load_trunk
+from downstream.common.finished import Finished, load_finished
+from downstream.common.options import build_parser, natural, positive, read
+from downstream.common.program import check_output, load_trunk, random_trunk, trunk_arch
 from downstream.detection.annotated import DetectionSet
-from downstream.detection.coco import load_coco, require_pycocotools
+from downstream.detection.checks import check_set
+from downstream.detection.coco import load_coco
+from downstream.detection.coco_json import require_pycocotools
 from downstream.detection.detector import Detector
+from downstream.detection.own_data import PUBLISHED, default_splits
+from downstream.detection.part import Part
 from downstream.detection.recipes import RECIPES, Recipe, scaled
 from downstream.detection.voc import load_voc
 from pixpro.errors import UserError
 
-SPLITS = {"voc": ("voc_2007_trainval+voc_2012_trainval", "voc_2007_test"), "coco": ("train2017", "val2017")}
+SIZES = ("test_size", "max_size", "test_proposals")  # of the test: those of the run, when a run is tested again
 
 
 def parse(manual: str, argv: list[str] | None) -> argparse.Namespace:
     """The command line's settings, defaults filled in."""
-    parser = build_parser("detect.py", manual, SPLITS)
-    parser.add_argument("--train-split", help="default: VOC 2007 and 2012 trainval, or train2017; `+` joins several")
-    parser.add_argument("--test-split", help="default: voc_2007_test, or val2017; also FOLDER/SPLIT or SPLIT")
+    parser = build_parser("detect.py", manual, tuple(PUBLISHED))
+    parser.add_argument("--train-split", help="SPLIT or FOLDER/SPLIT, `+` joins several; COCO: SPLIT or FILE.json")
+    parser.add_argument("--test-split", help="likewise; default: the published splits, or what the folder has")
+    parser.add_argument("--fraction", type=share, help="part of the training images, like 0.01 or 0.1")
+    parser.add_argument("--fraction-seed", type=natural, default=0, help="which part (%(default)s)")
     parser.add_argument("--train-sizes", type=positive, nargs="+", help="short sides to choose from; default: recipe's")
     parser.add_argument("--test-size", type=positive, help="short side in the test; default 800")
     parser.add_argument("--max-size", type=positive, help="longest side; default 1333")
     parser.add_argument("--regions", type=positive, help="regions per training image; default 512")
     parser.add_argument("--test-proposals", type=positive, help="proposals per test image; default 1000")
     parser.add_argument("--precise-bn", type=positive, help="batches for the last BatchNorm statistics; default 200")
-    return read(parser, argv, SPLITS, "detect")
+    return read(parser, argv, "detect")
+
+
+def share(text: str) -> float:
+    """A number above 0 and below 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def part(args: argparse.Namespace) -> Part | None:
+    """The part of the training images that is asked for, None for all."""
+    return Part(args.fraction, args.fraction_seed) if args.fraction else None
+
+
+def length(args: argparse.Namespace) -> float:
+    """How many published schedules long the run is, where --iterations does not say it."""
+    return args.scale * (Part(args.fraction).length if args.fraction else 1)
 
 
 def recipe(args: argparse.Namespace) -> Recipe:
     """The layout's recipe, scaled, with what the command line changes."""
-    published = RECIPES[args.layout]
-    used = scaled(published, batch=args.batch_size, scale=args.scale)
+    used = scaled(
+        RECIPES[args.layout], batch=args.batch_size, scale=length(args), iterations=args.iterations, lr=args.lr
+    )
     names = ("test_size", "max_size", "regions", "test_proposals", "precise_bn")
     changes = {name: getattr(args, name) for name in names if getattr(args, name)}
     if args.train_sizes:
@@ -42,22 +68,62 @@ def recipe(args: argparse.Namespace) -> Recipe:
     return replace(used, **changes)
 
 
-def check(args: argparse.Namespace) -> None:
-    """UserError for whatever is wrong, before anything is written."""
+def published(args: argparse.Namespace) -> bool:
+    """Whether the run is one whose score may stand beside the published ones."""
+    own = args.iterations or args.lr or args.classes or args.fraction or args.scale != 1
+    return (args.train_split, args.test_split) == PUBLISHED[args.layout] and not own
+
+
+def check(args: argparse.Namespace) -> list[str]:
+    """What there is to say about the data; UserError for whatever is wrong, before anything is written.
+
+    Fills in what follows from the data and the weights: the splits, the backbone, the class names.
+    """
     if not args.data.is_dir():
         raise UserError(f"no folder {args.data}; --data expects a data set in {args.layout.upper()}'s layout")
-    data = detection_set(args)
     if args.layout == "coco":
         require_pycocotools()
-    Detector(load_trunk(args.weights, args.arch), len(data.class_names))
+    if args.eval_only:
+        finished = load_finished(Path(args.weights), args.program)
+        args.backbone, args.classes = finished.arch, finished.class_names
+        for name in SIZES:
+            setattr(args, name, getattr(args, name) or finished.settings.get(name))
+    splits = default_splits(args.data, args.layout, args.train_split, args.test_split)
+    args.train_split, args.test_split, notes = splits
+    data = detection_set(args)
+    args.class_names = data.class_names
+    if not args.eval_only:
+        build_model(args)
+        args.backbone = trunk_arch(args.weights, args.arch)
     check_output(args)
+    return [*notes, *check_set(data)]
+
+
+def build_model(args: argparse.Namespace) -> Detector:
+    """The detector on the pre-trained trunk, or with --eval-only the trained one."""
+    used = recipe(args)
+    counts = dict(regions_per_image=used.regions, test_proposals=used.test_proposals)
+    if not args.eval_only:
+        return Detector(load_trunk(args.weights, args.arch), len(args.class_names), **counts)
+    return finished_model(load_finished(Path(args.weights), args.program), **counts)
+
+
+def finished_model(finished: Finished, **counts: int) -> Detector:
+    """The detector of a finished run; counts: as Detector takes them, else those of its run."""
+    proposals = finished.settings.get("test_proposals")
+    counts = counts or ({"test_proposals": proposals} if proposals else {})
+    model = Detector(random_trunk(finished.arch), len(finished.class_names), **counts)
+    finished.load_into(model)
+    return model
 
 
 def detection_set(args: argparse.Namespace) -> DetectionSet:
     """The images and classes."""
-    return _load(args.layout, args.data, args.train_split, args.test_split)
+    train_split = None if args.eval_only else args.train_split
+    classes = tuple(args.classes) if args.classes else None
+    return _load(args.layout, args.data, train_split, args.test_split, classes, part(args))
 
 
 @lru_cache(maxsize=1)
-def _load(layout: str, data: Path, train_split: str, test_split: str) -> DetectionSet:
-    return {"voc": load_voc, "coco": load_coco}[layout](data, train_split, test_split)
+def _load(layout: str, *what: object) -> DetectionSet:
+    return {"voc": load_voc, "coco": load_coco}[layout](*what)

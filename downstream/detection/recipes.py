@@ -44,17 +44,20 @@ SEGMENTATION_RECIPES = {
 }
 
 
-def scaled(recipe: Recipe, *, batch: int, scale: float) -> Recipe:
+def scaled(
+    recipe: Recipe, *, batch: int, scale: float = 1.0, iterations: int | None = None, lr: float | None = None
+) -> Recipe:
     """The recipe for `batch` images per iteration: lr in proportion, as many images seen; then `scale` times as long.
 
-    The warm-up follows the batch alone, but takes no more than a quarter of the run.
+    iterations, lr: in place of those that follow. The learning rate drops at the same shares of the run. The warm-up
+    follows the batch alone, but takes no more than a quarter of the run.
     """
     stretch = recipe.batch / batch
-    iterations = max(1, round(recipe.iterations * stretch * scale))
+    iterations = iterations or max(1, round(recipe.iterations * stretch * scale))
     return replace(
         recipe,
         batch=batch,
-        lr=recipe.lr / stretch,
+        lr=lr or recipe.lr / stretch,
         iterations=iterations,
         drops=tuple(round(drop / recipe.iterations * iterations) for drop in recipe.drops),
         warmup=min(round(recipe.warmup * stretch), iterations // 4),
@@ -62,11 +65,14 @@ def scaled(recipe: Recipe, *, batch: int, scale: float) -> Recipe:
 
 
 def scaling_line(published: Recipe, used: Recipe, scale: float) -> str:
-    """One line that says what was scaled and by which rule."""
-    if (published.batch, published.iterations) == (used.batch, used.iterations):
+    """One line that says what was scaled and by which rule; scale: how many published schedules long it should be."""
+    if (published.batch, published.iterations, published.lr) == (used.batch, used.iterations, used.lr):
         return f"published schedule: batch {used.batch}, learning rate {used.lr:g}, {used.iterations} iterations"
+    ruled = scaled(published, batch=used.batch, scale=scale)
+    rate = "" if used.lr == ruled.lr else " (as given)"
+    length = f" (times --scale {scale:g})" if used.iterations == ruled.iterations else " (as given)"
     return (
-        f"linear rule: batch {published.batch} -> {used.batch}, learning rate {published.lr:g} -> {used.lr:g}, "
-        f"iterations {published.iterations} -> {used.iterations} (times --scale {scale:g}), "
+        f"linear rule: batch {published.batch} -> {used.batch}, learning rate {published.lr:g} -> {used.lr:g}{rate}, "
+        f"iterations {published.iterations} -> {used.iterations}{length}, "
         f"drops at {list(used.drops)}, warm-up {published.warmup} -> {used.warmup}"
     )

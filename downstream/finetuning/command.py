@@ -5,9 +5,11 @@ import ast
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from downstream.finetuning.paths import missing_paths
+from downstream.common.class_file import class_names
+from downstream.finetuning.paths import missing_paths, present
 
 HERE = Path(__file__).resolve().parents[1]
 CONFIGS = HERE / "configs"
@@ -23,6 +25,7 @@ def main(description: str, config: str, datasets: tuple[str, ...]) -> None:
     config: stem of the default config file. datasets: the names that it trains and tests on.
     """
     arguments = parse(description, CONFIGS / f"{config}.yaml")
+    arguments.layout = datasets[0].partition("_")[0]
     problems = missing(arguments, datasets)
     if problems:
         sys.exit(max(failure(problem) for problem in problems))
@@ -39,6 +42,14 @@ def parse(description: str, config_file: Path) -> argparse.Namespace:
         default=CONFIGS / "weights_rgb.yaml",
         help="how the weights expect images: weights_rgb.yaml or weights_msra.yaml (%(default)s)",
     )
+    parser.add_argument("--data", type=Path, help="folder of one's own in this layout, instead of DETECTRON2_DATASETS")
+    parser.add_argument("--train-split", help="of --data: SPLIT, in VOC's layout FOLDER/SPLIT, in COCO's FILE.json")
+    parser.add_argument("--test-split", help="likewise")
+    parser.add_argument("--classes", type=class_names, help="text file with the classes to use, a name on each line")
+    parser.add_argument("--fraction", type=share, help="part of the training images, like 0.01 or 0.1")
+    parser.add_argument("--fraction-seed", type=int, default=0, help="which part (%(default)s)")
+    parser.add_argument("--iterations", type=above_zero(int), help="length of the schedule (the config's, scaled)")
+    parser.add_argument("--lr", type=above_zero(float), help="learning rate of this batch (the config's, scaled)")
     parser.add_argument("--weights", help="converted weights, a .pkl file; the same as MODEL.WEIGHTS")
     parser.add_argument("--output-dir", type=Path, help="where everything is written; the same as OUTPUT_DIR")
     parser.add_argument("--num-gpus", type=int, help="processes on this machine (default: all GPUs; 0 is the CPU)")
@@ -58,19 +69,41 @@ def parse(description: str, config_file: Path) -> argparse.Namespace:
     return arguments
 
 
+def above_zero(kind: type) -> Callable[[str], float]:
+    """A reader of finite numbers above zero, for argparse."""
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not above zero")
+        return value
+
+    return read
+
+
+def share(text: str) -> float:
+    """A number above 0 and below 1, for argparse."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def missing(arguments: argparse.Namespace, datasets: tuple[str, ...]) -> list[str]:
     """A line for each of data, weights and detectron2 that is not there, with what to do about it."""
     options = dict(zip(arguments.options[::2], arguments.options[1::2], strict=False))
     problems = []
 
     root = Path(os.environ["DETECTRON2_DATASETS"])
+    if arguments.data is not None:
+        datasets = ()  # what the folder lacks is said where it is read
     changed = [*names_in(options.get("DATASETS.TRAIN")), *names_in(options.get("DATASETS.TEST"))]
-    absent = missing_paths(root, changed or datasets)
+    absent = missing_paths(root, changed or present(root, datasets))
     if absent:
         more = f" and {len(absent) - 1} more paths are" if len(absent) > 1 else " is"
         problems.append(
             f"no data: {absent[0]}{more} missing; set DETECTRON2_DATASETS to the folder that holds "
-            f"{absent[0].relative_to(root).parts[0]} (now {root})"
+            f"{absent[0].relative_to(root).parts[0]} (now {root}), or name a folder of your own with --data"
         )
 
     weights = options.get("MODEL.WEIGHTS", arguments.weights)

@@ -19,12 +19,16 @@ def build_config(
     options: list[str],
     processes: int,
     device: str,
+    iterations: int | None = None,
+    lr: float | None = None,
+    length: float = 1.0,
 ) -> tuple[CfgNode, list[str]]:
     """The config, and a line for each thing that was changed because of the batch or the machine.
 
     Later sources win: files in their order, weights and output_dir, options ("KEY", "VALUE", ...). processes: over all
     machines. The learning rate and the schedule belong to the batch that the files set; where the options set another
     (SOLVER.IMS_PER_BATCH, or SOLVER.REFERENCE_WORLD_SIZE as in detectron2), those not set there are scaled.
+    length: of the schedule, in the files'; iterations, lr: in place of those that follow from all that.
     """
     cfg = get_cfg()
     for file in files:
@@ -56,6 +60,7 @@ def build_config(
         )
     if batch != reference:
         notes.append(scale_to_batch(cfg, batch, reference, given=options[::2]))
+    notes += set_length(cfg, iterations, lr, length, given=options[::2])
     if device == "cpu":
         notes.append(use_cpu(cfg))
     cfg.freeze()
@@ -70,6 +75,27 @@ def scale_to_batch(cfg: CfgNode, batch: int, reference: int, *, given: Iterable[
         cfg.merge_from_list([key, value])
     said = ", ".join(f"{key} {value}" for key, value in changes if value)
     return f"batch {batch} instead of {reference}, linear rule: {said or 'nothing to scale, all of it was given'}"
+
+
+def set_length(
+    cfg: CfgNode, iterations: int | None, lr: float | None, length: float, *, given: Iterable[str]
+) -> Iterable[str]:
+    """Set another length or learning rate, in place, with drops at the same shares; yields the lines that say so."""
+    for flag, value, key in (("--iterations", iterations, "SOLVER.MAX_ITER"), ("--lr", lr, "SOLVER.BASE_LR")):
+        if value and key in given:
+            raise UserError(f"{flag} and {key} say the same; give one of them")
+    solver = cfg.SOLVER
+    if length != 1 and not iterations and "SOLVER.MAX_ITER" not in given:
+        iterations = max(1, round(solver.MAX_ITER * length))
+    if iterations:
+        steps = tuple(round(step / solver.MAX_ITER * iterations) for step in solver.STEPS)
+        solver.STEPS = solver.STEPS if "SOLVER.STEPS" in given else steps
+        solver.WARMUP_ITERS = min(solver.WARMUP_ITERS, iterations // 4)
+        yield f"{iterations} iterations instead of {solver.MAX_ITER}, steps {list(solver.STEPS)}"
+        solver.MAX_ITER = iterations
+    if lr:
+        yield f"learning rate {lr:g} instead of {solver.BASE_LR:g}"
+        solver.BASE_LR = lr
 
 
 def use_cpu(cfg: CfgNode) -> str:

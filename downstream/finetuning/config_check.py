@@ -8,17 +8,9 @@ from typing import Any
 from downstream.conversion.weights_file import read_weights
 from pixpro.errors import UserError
 
+SHAPE_KEYS = tuple(f"MODEL.RESNETS.{name}" for name in ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS"))
 # The config keys that decide what a backbone computes from an image.
-KEYS = (
-    "INPUT.FORMAT",
-    "MODEL.PIXEL_MEAN",
-    "MODEL.PIXEL_STD",
-    "MODEL.RESNETS.STRIDE_IN_1X1",
-    "MODEL.RESNETS.DEPTH",
-    "MODEL.RESNETS.NUM_GROUPS",
-    "MODEL.RESNETS.WIDTH_PER_GROUP",
-    "MODEL.RESNETS.RES2_OUT_CHANNELS",
-)
+KEYS = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1", *SHAPE_KEYS)
 
 
 def check_config(expected: Mapping[str, Any], configured: Callable[[str], Any], source: str) -> None:

@@ -11,6 +11,14 @@ VOC_NAMES = {
 COCO_NAMES = {f"coco_{year}_{split}": f"{split}{year}" for year in ("2014", "2017") for split in ("train", "val")}
 
 
+def present(root: Path, names: Iterable[str]) -> tuple[str, ...]:
+    """The names without VOC2012 where that folder is missing and VOC2007 holds data of one's own."""
+    names = tuple(names)
+    listing = root / "VOC2007/ImageSets/Main"
+    alone = listing.is_dir() and not (root / "VOC2012").exists() and not (listing / "person_trainval.txt").exists()
+    return tuple(name for name in names if not (alone and name.startswith("voc_2012")))
+
+
 def missing_paths(root: Path, names: Iterable[str]) -> list[Path]:
     """The files and folders under root that detectron2's data sets of these names need and that are not there."""
     needed: list[Path] = []

@@ -3,19 +3,22 @@
 import argparse
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import launch
 from detectron2.utils.file_io import PathManager
 
-from downstream.finetuning.classes import own_classes, register_classes
+from downstream.detection.part import Part
 from downstream.finetuning.config import build_config, lookup
-from downstream.finetuning.config_check import check_config, trained_settings, weights_settings
-from downstream.finetuning.paths import missing_paths
+from downstream.finetuning.config_check import SHAPE_KEYS, check_config, trained_settings, weights_settings
+from downstream.finetuning.own_data import OwnData, check_masks, find_own_data, write_files
+from downstream.finetuning.paths import missing_paths, present
 from downstream.finetuning.worker import work
-from pixpro.errors import UserError
+from pixpro.errors import UserError, printable
 
 TRIAL = Path(__file__).resolve().parents[1] / "configs" / "cpu_trial.yaml"
 DOWNLOAD_SECONDS = 15  # without an answer, before a download counts as impossible
@@ -33,30 +36,49 @@ def run(arguments: argparse.Namespace) -> None:
         options=arguments.options,
         processes=max(1, gpus) * arguments.num_machines,
         device="cuda" if gpus else "cpu",
+        iterations=arguments.iterations,
+        lr=arguments.lr,
+        length=Part(arguments.fraction).length if arguments.fraction else 1.0,
     )
     if arguments.trial:
         notes.append("a trial at small sizes: the result says nothing about the weights")
-    root, names = Path(os.environ["DETECTRON2_DATASETS"]), (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    if absent := missing_paths(root, names):
-        raise UserError(f"no data: {absent[0]} is missing; DETECTRON2_DATASETS is {root}")
-    classes = own_classes(root, names)
-    if classes is not None:
-        register_classes(root, names, classes)
-        notes.append(f"{len(classes)} classes of the data instead of the benchmark's: {', '.join(classes)}")
-        cfg.defrost()
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
-        cfg.freeze()
-    weights = check_weights(cfg, resume=arguments.resume, eval_only=arguments.eval_only)
+    own = use_data(cfg, arguments, notes)
+    weights = check_weights(cfg, notes, arguments)
+    files = write_files(own, Path(cfg.OUTPUT_DIR) / "data") if own else {}
+    own = own and replace(own, contents={})  # they are in the files now
     for note in notes:
-        print(note, flush=True)
+        print(printable(note), flush=True)
     launch(
         work,
         gpus,
         num_machines=arguments.num_machines,
         machine_rank=arguments.machine_rank,
         dist_url=arguments.dist_url,
-        args=(cfg, arguments, weights, classes, notes),
+        args=(cfg, arguments, weights, own, files, notes),
     )
+
+
+def use_data(cfg: CfgNode, arguments: argparse.Namespace, notes: list[str]) -> OwnData | None:
+    """Check the data and put its classes into the config, in place; None for VOC and COCO as they are."""
+    root = Path(os.environ["DETECTRON2_DATASETS"])
+    train, test = present(root, cfg.DATASETS.TRAIN), tuple(cfg.DATASETS.TEST)
+    if arguments.data is None and (absent := missing_paths(root, (*train, *test))):
+        raise UserError(f"no data: {absent[0]} is missing; DETECTRON2_DATASETS is {root}")
+    own = find_own_data(arguments, root, train, test)
+    if own is None:
+        return None
+    cfg.defrost()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (own.train,), (own.test,)
+    names = own.images.class_names
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(names)
+    notes += [*own.notes, f"{len(names)} classes of the data instead of the benchmark's: {', '.join(names)}"]
+    if cfg.MODEL.MASK_ON and arguments.layout == "coco":
+        check_masks(own)
+        if own.has_codes and cfg.INPUT.MASK_FORMAT == "polygon":
+            cfg.INPUT.MASK_FORMAT = "bitmask"
+            notes.append("INPUT.MASK_FORMAT bitmask: the data has masks as run-length codes")
+    cfg.freeze()
+    return own
 
 
 def number_of_gpus(wanted: int | None, options: list[str]) -> int:
@@ -70,30 +92,46 @@ def number_of_gpus(wanted: int | None, options: list[str]) -> int:
     return 0 if on_cpu else wanted
 
 
-def check_weights(cfg: CfgNode, *, resume: bool, eval_only: bool) -> Path | None:
+def check_weights(cfg: CfgNode, notes: list[str], arguments: argparse.Namespace) -> Path | None:
     """The local weight file that the run starts from, once its settings equal the config's; None for none.
 
-    A resumed run must fit the config.yaml of its output folder instead, whose checkpoint it goes on from.
+    The trunk's shape is taken from the weights, in place, where the command line does not say it. A resumed run must
+    fit the config.yaml of its output folder instead, whose checkpoint it goes on from.
     """
     output = Path(cfg.OUTPUT_DIR)
     has_checkpoint = (output / "last_checkpoint").is_file()
-    if resume and not has_checkpoint:
-        raise UserError(f"nothing to resume: {output} holds no checkpoint; start without --resume")
-    if resume:
-        check_config(trained_settings(output), lambda key: lookup(cfg, key), f"of the run in {output}")
+    if arguments.resume:
+        if not has_checkpoint:
+            raise UserError(f"nothing to resume: {output} holds no checkpoint; start without --resume")
+        fit_config(cfg, trained_settings(output), f"of the run in {output}", notes, arguments)
         return None
-    if has_checkpoint and not eval_only:
+    if has_checkpoint and not arguments.eval_only:
         raise UserError(f"{output} holds a run already; go on with --resume, or choose another --output-dir")
     if not cfg.MODEL.WEIGHTS:
-        if eval_only:
+        if arguments.eval_only:
             raise UserError(
                 "--eval-only needs weights: MODEL.WEIGHTS model_final.pth, or --resume for the last checkpoint"
             )
         print("no weights given: training from random initialisation", flush=True)
         return None
     path = local_file(cfg.MODEL.WEIGHTS)
-    check_config(weights_settings(path), lambda key: lookup(cfg, key), cfg.MODEL.WEIGHTS)
+    fit_config(cfg, weights_settings(path), cfg.MODEL.WEIGHTS, notes, arguments)
     return path
+
+
+def fit_config(
+    cfg: CfgNode, expected: dict[str, Any], source: str, notes: list[str], arguments: argparse.Namespace
+) -> None:
+    """Give the config the trunk's shape, in place, and hold the rest of it to what the weights expect."""
+    given = arguments.options[::2]
+    shape = {key: expected[key] for key in SHAPE_KEYS if key in expected and key not in given}
+    changes = {key: value for key, value in shape.items() if lookup(cfg, key) != value}
+    if changes:
+        cfg.defrost()
+        cfg.merge_from_list([part for change in changes.items() for part in change])
+        cfg.freeze()
+        notes.append("the trunk of the weights: " + ", ".join(f"{key} {value}" for key, value in changes.items()))
+    check_config(expected, lambda key: lookup(cfg, key), source)
 
 
 def local_file(weights: str) -> Path:

@@ -22,7 +22,8 @@ from torch import Tensor
 from downstream.common.published import results_table
 from downstream.conversion.weights_file import WeightsFile, read_weights
 from downstream.finetuning import roi_heads  # noqa: F401  registers Res5ROIHeadsExtraNorm
-from downstream.finetuning.classes import register_classes
+from downstream.finetuning.own_data import OwnData, register
+from downstream.finetuning.voc_evaluator import VocEvaluator
 from pixpro.errors import UserError
 
 TRUNK = re.compile(r"(?:.*\.)?((?:stem|res[2-5]\.\d+|fpn_(?:lateral|output)[2-5])\..+)")
@@ -33,7 +34,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        if MetadataCatalog.get(dataset_name).evaluator_type == "pascal_voc":
+        metadata = MetadataCatalog.get(dataset_name)
+        if metadata.evaluator_type == "own_voc":
+            return VocEvaluator(metadata.images)
+        if metadata.evaluator_type == "pascal_voc":
             return PascalVOCDetectionEvaluator(dataset_name)
         # Left alone it scores what it finds among the detections, so without any it forgets the masks.
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
@@ -44,18 +48,17 @@ def work(
     cfg: CfgNode,
     arguments: argparse.Namespace,
     weights: Path | None,
-    classes: tuple[str, ...] | None,
+    own: OwnData | None,
+    files: dict[str, Path],
     notes: list[str],
 ) -> None:
     """Train or test as the arguments say; the first process writes results.json and prints the table.
 
-    weights: the checked file to start from. classes: of the data, where they are not the benchmark's. notes: what was
-    changed because of the batch, the machine or the data, to stand beside the results.
+    weights: the checked file to start from. own: the data, where it is not the benchmark's, and its JSON files. notes:
+    what was changed because of the batch, the machine or the data, to stand beside the results.
     """
-    if classes is not None:
-        # A process of its own starts with detectron2's class names; doing it twice does no harm.
-        names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-        register_classes(Path(os.environ["DETECTRON2_DATASETS"]), names, classes)
+    if own is not None:
+        register(own, files)  # a process of its own starts with detectron2's data sets
     default_setup(cfg, argparse.Namespace(config_file=str(arguments.config_file), eval_only=arguments.eval_only))
     if arguments.eval_only:
         model = Trainer.build_model(cfg)

@@ -78,18 +78,3 @@ def fit_linear(features: Tensor, labels: Tensor, seed: int, penalties: Sequence[
 def accuracy(scores: Tensor, labels: Tensor) -> float:
     """Share of rows of scores (n, K) whose largest entry is at the label (n,)."""
     return (scores.argmax(dim=1) == labels).double().mean().item()
-
-
-def confusion(prediction: Tensor, truth: Tensor, classes: int, void: int = 255) -> Tensor:
-    """Counts (K, K) of pixels by truth (rows) and prediction (columns), without the void ones."""
-    counts = truth != void
-    index = truth[counts] * classes + prediction[counts]
-    return torch.bincount(index, minlength=classes**2).view(classes, classes)
-
-
-def mean_iou(counts: Tensor) -> float:
-    """Mean over classes of intersection / union from counts (K, K); classes that occur nowhere are left out."""
-    counts = counts.double()
-    intersection = counts.diagonal()
-    union = counts.sum(0) + counts.sum(1) - intersection
-    return (intersection / union)[union > 0].mean().item()

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from downstream.probes.classifiers import confusion, fit_linear, knn_scores, mean_iou
+from downstream.probes.classifiers import fit_linear, knn_scores
 from downstream.probes.frozen_trunk import normalised, read_image, resized
-from downstream.probes.labelled import VOID, read_mask
+from downstream.segmentation.masks import VOID, read_mask
+from downstream.segmentation.miou import confusion, mean_iou
 from pixpro.errors import UserError
 
 Pairs = list[tuple[Path, Path]]
@@ -25,6 +26,11 @@ def cell_labels(mask: Tensor, rows: int, columns: int, classes: int) -> tuple[Te
     areas = F.adaptive_avg_pool2d(planes.float(), (rows, columns)).flatten(1).T
     covered = areas.sum(dim=1)
     return areas / covered.clamp(min=1e-9)[:, None], covered >= 0.25
+
+
+def class_map(path: Path) -> Tensor:
+    """Classes (H, W) int64 of a mask file, 255 for pixels that do not count."""
+    return torch.from_numpy(read_mask(path).astype("int64"))
 
 
 @torch.no_grad()
@@ -51,7 +57,7 @@ class DenseFeatureSet:
         features, labels = [], []
         for index in chosen:
             cells = self.cells[index].float()
-            shares, counts = cell_labels(read_mask(self.pairs[index][1]), cells.shape[1], cells.shape[2], classes)
+            shares, counts = cell_labels(class_map(self.pairs[index][1]), cells.shape[1], cells.shape[2], classes)
             features.append(cells.flatten(1).T[counts])
             labels.append(shares[counts])
         order = torch.randperm(sum(map(len, features)), generator=torch.Generator().manual_seed(seed))[:limit]
@@ -60,7 +66,7 @@ class DenseFeatureSet:
 
 def count_classes(pairs: Pairs) -> int:
     """One more than the largest class in the masks, void aside."""
-    known = [mask[mask != VOID] for mask in (read_mask(path) for _, path in pairs)]
+    known = [mask[mask != VOID] for mask in (class_map(path) for _, path in pairs)]
     largest = max((int(classes.max()) for classes in known if len(classes)), default=0)
     if largest < 1:
         raise UserError(f"the {len(pairs)} masks hold fewer than two classes")
@@ -74,10 +80,10 @@ def segmentation_score(predict: Callable[[Tensor], Tensor], test: DenseFeatureSe
     """
     counts = torch.zeros(classes, classes, dtype=torch.long)
     for cells, (_, mask_path) in zip(test.cells, test.pairs, strict=True):
-        truth = read_mask(mask_path)
+        truth = class_map(mask_path)
         scores = predict(cells.float().flatten(1).T).T.reshape(1, classes, *cells.shape[1:])
         scores = F.interpolate(scores, size=tuple(truth.shape), mode="bilinear", align_corners=False)
-        counts += confusion(scores[0].argmax(dim=0), truth, classes)
+        counts += confusion(truth, scores[0].argmax(dim=0), classes)
     return mean_iou(counts)
 
 

@@ -1,6 +1,5 @@
 """Image and mask files -> training crops, scaled and flipped together, and whole test images."""
 
-import io
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,10 +9,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from downstream.detection.data import as_tensor
-from downstream.segmentation.net import VOID
-from downstream.segmentation.sets import MaskedImage, SegmentationSet
+from downstream.segmentation.labels import SegmentationSet
+from downstream.segmentation.masks import VOID, read_mask
+from downstream.segmentation.sets import MaskedImage
 from pixpro.errors import UserError
-from pixpro.images.decoding import MAX_PIXELS, BadImage, decode
+from pixpro.images.decoding import BadImage, decode
 
 PADDING = (124, 116, 104)  # ImageNet's mean colour: zero after normalisation
 
@@ -63,21 +63,13 @@ def read_pair(pair: MaskedImage, data: SegmentationSet) -> tuple[np.ndarray, np.
         pixels = decode(pair.image.read_bytes()).permute(1, 2, 0).numpy()
     except (BadImage, OSError) as error:
         raise UserError(f"{pair.image} cannot be read: {error}") from error
-    try:
-        with Image.open(io.BytesIO(pair.mask.read_bytes()), formats=["PNG"]) as image:
-            if image.width * image.height > MAX_PIXELS or image.mode not in ("P", "L"):
-                raise ValueError(f"{image.width}x{image.height}, mode {image.mode}")
-            values = np.array(image)
-    except Exception as error:  # Pillow raises almost anything for damaged data
-        raise UserError(f"{pair.mask} is no mask: expected a PNG of one byte per pixel ({error})") from error
+    values = read_mask(pair.mask)
     if values.shape != pixels.shape[:2]:
         raise UserError(f"{pair.mask} is {values.shape[::-1]}, its image {pixels.shape[1::-1]}; expected the same size")
     classes = data.classes[values]
     if (classes < 0).any():
         strange = values[classes < 0].max()
-        raise UserError(
-            f"{pair.mask} has the value {strange}; expected 0 to {data.num_classes - 1} or 255: --num-classes"
-        )
+        raise UserError(f"{pair.mask} has the value {strange}, which is no class of this data set")
     return np.ascontiguousarray(pixels), classes.astype(np.uint8)
 
 

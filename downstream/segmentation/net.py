@@ -6,9 +6,8 @@ from torch.nn import functional as F
 from torchvision.models import ResNet
 
 from downstream.detection.detector import PIXEL_MEAN, PIXEL_STD
+from downstream.segmentation.masks import VOID
 from pixpro.errors import UserError
-
-VOID = 255  # pixels that neither train nor count
 
 
 class FCN(nn.Module):

@@ -11,43 +11,24 @@ from torch import Tensor, nn
 
 from downstream.detection.data import loader
 from downstream.segmentation.data import WholeImages
-from downstream.segmentation.net import VOID
+from downstream.segmentation.miou import confusion
 from pixpro.scenes.files import voc_palette
 from pixpro.training.distributed import Process
 
 
 @torch.no_grad()
-def confusion(model: nn.Module, data: WholeImages, *, process: Process, workers: int, classes: int) -> Tensor:
-    """(classes, classes) int64: pixels by true class (rows) and predicted class, void left out; over all processes."""
+def tested(model: nn.Module, data: WholeImages, *, process: Process, workers: int) -> Tensor:
+    """The confusion matrix of all test images (true classes in rows), void left out; over all processes."""
     model.eval()
+    classes = data.data.num_classes
     total = torch.zeros(classes, classes, dtype=torch.int64, device=process.device)
     mine = range(process.rank, len(data.data.test), process.world_size)
     for (pixels,), (mask,) in loader(data, iter([[index] for index in mine]), workers):
         predicted = model([pixels.to(process.device)])[0].argmax(dim=0)
-        total += count_pairs(mask.to(process.device), predicted, classes)
+        total += confusion(mask.to(process.device), predicted, classes)
     if process.world_size > 1:
         dist.all_reduce(total)
     return total.cpu()
-
-
-def count_pairs(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """(classes, classes) int64: how many pixels have this true and that predicted class; truth 255 is left out."""
-    counted = truth != VOID
-    pairs = truth[counted].long() * classes + predicted[counted].long()
-    return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-
-
-def mean_iou(matrix: Tensor) -> dict[str, float]:
-    """mIoU over the classes that occur in truth or prediction, pixel accuracy, and IoU/CLASS, in percent."""
-    matrix = matrix.double()
-    union = matrix.sum(0) + matrix.sum(1) - matrix.diag()
-    occurs = union > 0
-    iou = 100 * matrix.diag() / union.clamp(min=1)
-    scores = {
-        "mIoU": iou[occurs].mean().item() if occurs.any() else 0.0,
-        "pixel accuracy": (100 * matrix.diag().sum() / matrix.sum().clamp(min=1)).item(),
-    }
-    return scores | {f"IoU/{label}": iou[label].item() for label in occurs.nonzero().flatten().tolist()}
 
 
 @torch.no_grad()

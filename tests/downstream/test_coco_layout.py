@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from downstream.detection.coco import coco_scores, load_coco
+from downstream.detection.coco import load_coco
+from downstream.detection.coco_ap import coco_scores
 from downstream.detection.voc import load_voc
 from downstream.detection.voc_ap import Detections
 from pixpro.errors import UserError
@@ -32,10 +33,10 @@ def test_coco_ap_of_the_truth_is_100_and_of_nothing_0(scenes: Path, tmp_path: Pa
     pytest.importorskip("pycocotools")
     data = load_coco(write_coco(scenes, tmp_path / "coco"), "train2017", "val2017")
     truth = {i.image_id: Detections(i.boxes, np.ones(len(i.boxes)), i.labels) for i in data.test}
-    assert coco_scores(data.annotations, truth)["AP"] == pytest.approx(100)
-    assert coco_scores(data.annotations, {})["AP"] == 0
+    assert coco_scores(data.truth, truth)["AP"] == pytest.approx(100)
+    assert coco_scores(data.truth, {})["AP"] == 0
     shifted = {k: Detections(d.boxes + 1000, d.scores, d.labels) for k, d in truth.items()}
-    assert coco_scores(data.annotations, shifted)["AP"] == pytest.approx(0)
+    assert coco_scores(data.truth, shifted)["AP"] == pytest.approx(0)
 
 
 def test_crowds_are_not_trained_on(scenes: Path, tmp_path: Path):

@@ -1,5 +1,7 @@
 """The detectron2 configs say what was published, and a config that does not fit its weights stops the run."""
 
+import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -9,9 +11,9 @@ from downstream.common.batch_scaling import Schedule, scaled
 from downstream.common.published import results_table
 from downstream.conversion.weights_file import rgb_settings
 from downstream.finetuning import command as finetune
-from downstream.finetuning.classes import own_classes
 from downstream.finetuning.config_check import check_config, trained_settings, weights_settings
-from downstream.finetuning.paths import missing_paths
+from downstream.finetuning.own_data import find_own_data, is_benchmark
+from downstream.finetuning.paths import missing_paths, present
 from pixpro.errors import UserError
 from pixpro.scenes import write_scenes
 from pixpro.scenes.drawing import CLASSES
@@ -161,41 +163,65 @@ def test_what_a_run_needs_is_looked_for_as_its_command_line_says(monkeypatch, tm
     assert said("DATASETS.TRAIN", "('my_own',)", "DATASETS.TEST", "7") == []
 
 
+def own(layout, root, train, test, **options):
+    """What train_LAYOUT.py makes of the data below root."""
+    settings = {"data": None, "train_split": None, "test_split": None, "classes": None, "fraction": None}
+    args = argparse.Namespace(layout=layout, **{**settings, "fraction_seed": 0, **options})
+    return find_own_data(args, root, train, test)
+
+
 def test_classes_of_the_scenes_are_read_from_either_layout(data):
-    assert own_classes(data, COCO) == tuple(CLASSES)
-    assert own_classes(data, VOC) == tuple(sorted(CLASSES))
+    assert own("coco", data, COCO[:1], COCO[1:]).images.class_names == list(CLASSES)
+    assert own("voc", data, VOC[:2], VOC[2:]).images.class_names == sorted(CLASSES)
 
 
 def test_the_real_voc_keeps_its_own_classes(tmp_path):
     for folder, split in (("VOC2007", "trainval"), ("VOC2012", "trainval"), ("VOC2007", "test")):
         (tmp_path / folder / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
         (tmp_path / folder / f"ImageSets/Main/person_{split}.txt").touch()
-    assert own_classes(tmp_path, VOC) is None
+    assert is_benchmark(tmp_path, VOC) is True and own("voc", tmp_path, VOC[:2], VOC[2:]) is None
 
 
 def test_the_real_coco_keeps_its_own_classes(tmp_path):
     (tmp_path / "coco/annotations").mkdir(parents=True)
-    categories = ",".join(f'{{"id": {number}, "name": "{number}"}}' for number in range(80))
-    (tmp_path / "coco/annotations/instances_val2017.json").write_text(f'{{"categories": [{categories}]}}')
+    missing = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # numbers that COCO left unused
+    categories = [{"id": number, "name": str(number)} for number in range(1, 91) if number not in missing]
+    content = json.dumps({"categories": categories})
+    (tmp_path / "coco/annotations/instances_val2017.json").write_text(content)
     (tmp_path / "coco/annotations/instances_train2017.json").write_text("x" * 10_000)  # would be 450 MB: not read
-    assert own_classes(tmp_path, COCO) is None
+    assert len(categories) == 80 and own("coco", tmp_path, COCO[:1], COCO[1:]) is None
+    for entry in categories:
+        entry["id"] -= 1  # eighty classes of somebody else's
+    (tmp_path / "coco/annotations/instances_val2017.json").write_text(json.dumps({"categories": categories}))
+    assert is_benchmark(tmp_path, COCO) is False
 
 
-@pytest.mark.parametrize("damage", ["one image", "no annotation", "no categories"])
+@pytest.mark.parametrize("damage", ["no annotation", "no categories"])
 def test_data_that_detectron2_would_stumble_over_is_named(tmp_path, damage):
     scenes = write_scenes(tmp_path / "VOC2007", 8)
-    if damage == "one image":
-        (scenes / "ImageSets/Main/test.txt").write_text("000007\n")
-        names, expected = ("voc_2007_test",), "1 images in test.txt"
-    elif damage == "no annotation":
+    if damage == "no annotation":
         next((scenes / "Annotations").iterdir()).unlink()
-        names, expected = ("voc_2007_trainval", "voc_2007_test"), "cannot read the annotation"
+        layout, names, expected = "voc", ("voc_2007_trainval", "voc_2007_test"), "there is no file of that name"
     else:
         (tmp_path / "coco/annotations").mkdir(parents=True)
         (tmp_path / "coco/annotations/instances_val2017.json").write_text("{}")
-        names, expected = ("coco_2017_val",), "cannot read the annotations"
+        layout, names, expected = "coco", ("coco_2017_val", "coco_2017_val"), "cannot read the annotations"
     with pytest.raises(UserError, match=expected):
-        own_classes(tmp_path, names)
+        own(layout, tmp_path, names[:1], names[1:])
+
+
+def test_a_folder_of_any_name_is_taken_as_it_is(tmp_path):
+    folder = write_scenes(tmp_path / "blood cells", 8)
+    found = own("voc", tmp_path / "nothing", VOC[:2], VOC[2:], data=folder)
+    assert found.images.class_names == sorted(CLASSES) and "no split was named" in found.notes[0]
+    assert [image.image_id for image in found.images.test] == (folder / "ImageSets/Main/test.txt").read_text().split()
+
+
+def test_one_folder_of_ones_own_does_without_voc2012_but_voc_itself_does_not(tmp_path):
+    lists = write_scenes(tmp_path / "VOC2007", 8) / "ImageSets/Main"
+    assert present(tmp_path, VOC) == ("voc_2007_trainval", "voc_2007_test")
+    (lists / "person_trainval.txt").touch()
+    assert present(tmp_path, VOC) == VOC
 
 
 def test_the_final_table_puts_the_run_below_the_published_numbers():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from downstream.probes.labelled import CITYSCAPES_IDS, VOID, mask_folder, read_mask
+from downstream.probes.labelled import mask_folder
 from downstream.probes.mask_scores import count_classes
+from downstream.segmentation.masks import CITYSCAPES_IDS, VOID, read_mask
 from pixpro.errors import UserError
 from pixpro.scenes import write_scenes
 

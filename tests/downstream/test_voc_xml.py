@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from downstream.detection import voc
-from downstream.detection.annotated import file_inside
-from downstream.detection.voc import load_voc, read_annotation
+from downstream.common.split_files import file_inside
+from downstream.detection import voc_xml
+from downstream.detection.voc import load_voc
+from downstream.detection.voc_xml import read_annotation
 from pixpro.errors import UserError
 from pixpro.images.decoding import MAX_PIXELS
 
@@ -130,7 +131,7 @@ def test_entities_are_refused_and_files_they_name_stay_closed(folder, kind, enco
 
 
 def test_a_file_above_the_limit_of_bytes_is_refused_unread(folder, monkeypatch):
-    monkeypatch.setattr(voc, "MAX_XML_BYTES", len(VALID))
+    monkeypatch.setattr(voc_xml, "MAX_XML_BYTES", len(VALID))
     assert result(folder, VALID.encode()) is None
     assert "larger than" in result(folder, VALID.encode() + b" ")
 

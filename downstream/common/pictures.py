@@ -1,0 +1,62 @@
+"""Picture files before a training: each is there, has the size that its labels say, and those of the test decode."""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+
+from pixpro.data.cores import available_cores
+from pixpro.errors import UserError
+from pixpro.images.decoding import FORMATS, BadImage, decode
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(width, height) as `decode` shows the picture, from its header alone; UserError when it has none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on sizes and EXIF: decode decides
+            with Image.open(path, formats=FORMATS) as image:
+                turned = image.getexif().get(0x0112) in TURNED
+                return image.size[::-1] if turned else image.size
+    except Exception as error:  # Pillow raises almost anything for damaged data
+        reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)[:120]
+        raise UserError(f"{path} cannot be read: {reason}") from error
+
+
+def decoded_size(path: Path) -> tuple[int, int]:
+    """(width, height) of the picture, all of which was decoded; UserError when it is damaged."""
+    try:
+        height, width = decode(path.read_bytes()).shape[1:]
+    except (BadImage, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return width, height
+
+
+def checked(items: Sequence[Item], check: Callable[[Item], Result]) -> list[Result]:
+    """check(item) of every item, by all cores; UserError with the first complaint and how many there are."""
+
+    def attempt(item: Item) -> Result | UserError:
+        try:
+            return check(item)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        results = list(pool.map(attempt, items))
+    raise_first(result for result in results if isinstance(result, UserError))
+    return results
+
+
+def raise_first(complaints: Iterable[UserError]) -> None:
+    """Raise the first complaint, and how many more there are; nothing when there is none."""
+    complaints = list(complaints)
+    if len(complaints) > 1:
+        raise UserError(f"{complaints[0]} (and {len(complaints) - 1} more)") from complaints[0]
+    if complaints:
+        raise complaints[0]

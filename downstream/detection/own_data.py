@@ -1,0 +1,91 @@
+"""Folders of one's own in VOC's or COCO's layout: which splits or JSON files to take when none is named."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pixpro.errors import UserError
+
+PUBLISHED = {"voc": ("voc_2007_trainval+voc_2012_trainval", "voc_2007_test"), "coco": ("train2017", "val2017")}
+VOC_PAIRS = (("trainval", "test"), ("train", "test"), ("train", "val"), ("trainval", "val"))
+COCO_TRAIN, COCO_TEST = ("train",), ("val", "test")  # in a JSON file's name, or else in its folder's
+OTHER_TASKS = ("captions", "keypoints", "panoptic", "stuff")
+
+
+def default_splits(data: Path, layout: str, train: str | None, test: str | None) -> tuple[str, str, list[str]]:
+    """(training split, test split, notes): the published ones where they are there, else what the folder has."""
+    if train and test:
+        return train, test, []
+    found = voc_splits(data, "Main") if layout == "voc" else coco_splits(data)
+    if found is None:
+        found = PUBLISHED[layout]
+    elif found != PUBLISHED[layout]:
+        found = (train or found[0], test or found[1])
+        return *found, [f"no split was named: training on {found[0]}, testing on {found[1]} of {data}"]
+    return train or found[0], test or found[1], []
+
+
+def voc_splits(data: Path, task: str) -> tuple[str, str] | None:
+    """The splits of the one folder in VOC's layout that data is or holds; None when there is none, or more than one.
+
+    task: the folder of ImageSets with the split files, Main or Segmentation.
+    """
+    if (data / "VOC2007").is_dir() and (data / "VOC2012").is_dir() and task == "Main":
+        return PUBLISHED["voc"]
+    folders = [""] if (data / "ImageSets" / task).is_dir() else folders_inside(data, task)
+    if len(folders) != 1:
+        return None
+    splits = {path.stem for path in (data / folders[0] / "ImageSets" / task).glob("*.txt")}
+    pair = next((pair for pair in VOC_PAIRS if splits.issuperset(pair)), None)
+    prefix = f"{folders[0]}/" if folders[0] else ""
+    return pair and (prefix + pair[0], prefix + pair[1])
+
+
+def folders_inside(data: Path, task: str) -> list[str]:
+    """The folders right below data that are in VOC's layout."""
+    return sorted(path.parents[1].name for path in data.glob(f"*/ImageSets/{task}") if path.is_dir())
+
+
+def coco_splits(data: Path) -> tuple[str, str] | None:
+    """The JSON file for training and the one for testing, below data; UserError when there are several of a kind."""
+    annotations = data / "annotations"
+    if all((annotations / f"instances_{split}.json").is_file() for split in PUBLISHED["coco"]):
+        return PUBLISHED["coco"]
+    files = [path for pattern in ("*.json", "*/*.json") for path in sorted(data.glob(pattern))]
+    files = [path for path in files if not any(word in path.name.lower() for word in OTHER_TASKS)]
+    train = kind(files, COCO_TRAIN)
+    tests = next((found for word in COCO_TEST if (found := kind([f for f in files if f not in train], (word,)))), [])
+    if not train or not tests:
+        return None
+    for found in (train, tests):
+        if len(found) > 1:
+            told = " and ".join(str(path.relative_to(data)) for path in found[:2])
+            raise UserError(f"{data} holds {told}; name the files with --train-split FILE.json --test-split FILE.json")
+    return str(train[0].relative_to(data)), str(tests[0].relative_to(data))
+
+
+def kind(files: Iterable[Path], words: tuple[str, ...]) -> list[Path]:
+    """The files with one of the words in their name, or else in their folder's name."""
+    by_name = [path for path in files if any(word in path.stem.lower() for word in words)]
+    return by_name or [path for path in files if any(word in path.parent.name.lower() for word in words)]
+
+
+def coco_files(data: Path, split: str) -> tuple[Path, list[Path]]:
+    """The JSON file of a split, and the folders in which its images may be.
+
+    split: SPLIT for annotations/instances_SPLIT.json and SPLIT/, or the path of any JSON file, from data or from here.
+    """
+    if not split.endswith(".json"):
+        path = data / "annotations" / f"instances_{split}.json"
+        if not path.is_file():
+            there = sorted(str(file.relative_to(data)) for file in [*data.glob("*.json"), *data.glob("*/*.json")])
+            hint = f"; --train-split and --test-split take {', '.join(there[:4])}" if there else ""
+            raise UserError(
+                f"no annotations {path}; expected COCO's layout: annotations/instances_SPLIT.json and SPLIT/{hint}"
+            )
+        return path, [data / split]
+    path = data / split if (data / split).is_file() else Path(split)
+    if not path.is_file():
+        raise UserError(f"no annotations {data / split}")
+    name = path.stem.removeprefix("instances_")
+    near = [data / name, path.parent / name, data / "images" / name, path.parent / "images" / name]
+    return path, [*near, path.parent, data / "images", path.parent / "images", path.parent.parent / "images", data]

@@ -1,0 +1,34 @@
+"""Mask files -> classes: PNG files of one byte per pixel, and what their values mean; untrusted input."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pixpro.errors import UserError
+from pixpro.images.decoding import MAX_PIXELS
+
+VOID = 255  # pixels that neither train nor count
+# labelIds of Cityscapes that are scored, in the order of classes 0 to 18; every other id is void.
+CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+CITYSCAPES_NAMES = (
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+)
+# Class of every value of a labelIds file.
+CITYSCAPES = np.full(256, VOID)
+CITYSCAPES[list(CITYSCAPES_IDS)] = np.arange(len(CITYSCAPES_IDS))
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """(H, W) uint8: the values of a mask, those of Cityscapes' labelIds as its 19 classes and void."""
+    try:
+        with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as image:
+            if image.width * image.height > MAX_PIXELS or image.mode not in ("P", "L", "1"):
+                raise ValueError(f"{image.width}x{image.height}, mode {image.mode}")
+            values = np.array(image).astype(np.uint8)
+    except Exception as error:  # Pillow raises almost anything for damaged data
+        reason = "not a PNG" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise UserError(f"{path} is no mask: expected a PNG of one byte per pixel ({reason})") from error
+    return CITYSCAPES[values].astype(np.uint8) if path.name.endswith("_labelIds.png") else values
