@@ -14,24 +14,15 @@ from pixpro.errors import printable
 if TYPE_CHECKING:  # imported where something is drawn: half a second that other commands need not wait
     from matplotlib.figure import Figure
 
-BACKGROUND, INK, FAINT, GRID = "#fafaf8", "#202228", "#62656d", "#e2e3e6"
+BACKGROUND, INK, FAINT = "#fafaf8", "#202228", "#62656d"
 DPI = 200  # a page of 8 inches is 1600 pixels wide, for 800 on a page that is read on a sharp screen
 STYLE = {
     "text.parse_math": False,  # a $ in a name is a $
-    "font.family": "DejaVu Sans",  # which matplotlib brings
     "font.size": 9,
     "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.facecolor": "none",
-    "axes.labelcolor": FAINT,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10.5,
-    "figure.facecolor": BACKGROUND,
-    "grid.color": GRID,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), FAINT),
+    **{"axes.spines.right": False, "axes.spines.top": False, "axes.facecolor": "none", "grid.color": "#e2e3e6"},
+    **{"axes.titlelocation": "left", "axes.titlesize": 10.5, "figure.facecolor": BACKGROUND},
 }
 
 
@@ -42,11 +33,10 @@ def drawn(draw: Callable[["Figure"], None], dpi: int = DPI) -> Image.Image:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # what is ignored: a letter that the font lacks becomes a box
     with matplotlib.style.context(["default", STYLE]), warnings.catch_warnings(action="ignore"):
-        # what is ignored: a letter that the font lacks becomes a box
-        figure = Figure(dpi=dpi)
-        canvas = FigureCanvasAgg(figure)
-        draw(figure)
+        canvas = FigureCanvasAgg(Figure(dpi=dpi))
+        draw(canvas.figure)
         canvas.draw()
         return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
@@ -56,15 +46,11 @@ def wrapped(text: str, width: float, size: float) -> list[str]:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    text, font = printable(text), FontProperties(size=size)
-
-    def fits(line: str) -> bool:
-        with warnings.catch_warnings(action="ignore"):
-            return text_to_path.get_text_width_height_descent(line, font, False)[0] <= 72 * width
-
-    letters = max(1, round(72 * width / (0.4 * size)))
-    lines = textwrap.wrap(text, letters)
-    while letters > 1 and not all(map(fits, lines)):
-        letters = max(1, int(0.95 * letters))
-        lines = textwrap.wrap(text, letters)
-    return lines
+    letters, font = max(1, round(180 * width / size)), FontProperties(size=size)
+    with warnings.catch_warnings(action="ignore"):
+        while True:
+            lines = textwrap.wrap(printable(text), letters)
+            widths = [text_to_path.get_text_width_height_descent(line, font, False)[0] for line in lines]
+            if letters == 1 or max(widths, default=0) <= 72 * width:
+                return lines
+            letters = max(1, int(0.95 * letters))

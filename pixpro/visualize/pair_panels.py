@@ -13,14 +13,13 @@ from pixpro.visualize.sheet import VIEW_COLOURS, Panel, outline_cell, show_cells
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HUES = np.array([[255, 70, 70], [250, 200, 30], [60, 210, 90], [50, 160, 255], [200, 80, 255]], np.float32)
-
 
 def place_colours(places: np.ndarray) -> np.ndarray:
     """A colour for each place in the unit square: (N, 2) -> (N, 3) uint8; hue tells x, brightness tells y."""
+    from matplotlib.colors import hsv_to_rgb
+
     x, y = np.clip(places, 0, 1).T
-    hues = np.stack([np.interp(x, np.linspace(0, 1, len(HUES)), channel) for channel in HUES.T], -1)
-    return (hues * (1.15 - 0.75 * y)[:, None]).clip(0, 255).astype(np.uint8)
+    return (255 * hsv_to_rgb(np.stack([0.8 * x, 0.8 - 0.15 * y, 1 - 0.6 * y], axis=-1))).astype(np.uint8)
 
 
 def shared_colours(centers1: np.ndarray, centers2: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +48,6 @@ def draw_view(
 def draw_source(axes: "Axes", pair: Pair, colours: tuple[np.ndarray, np.ndarray], cell: int) -> None:
     """The image with both crops, their cells' centres, and a line between the centres of each matched pair."""
     from matplotlib.collections import LineCollection
-    from matplotlib.patches import Rectangle
 
     height, width = pair.image.shape[:2]
     axes.imshow(pair.image, interpolation="bicubic", extent=(0, width, height, 0))
@@ -57,7 +55,7 @@ def draw_source(axes: "Axes", pair: Pair, colours: tuple[np.ndarray, np.ndarray]
     for box, colour in zip(pair.edges, VIEW_COLOURS, strict=True):
         x0, y0, x1, y1 = box[0].tolist()
         for edge, line in (("white", 3.2), (colour, 2.0)):
-            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=edge, linewidth=line))
+            axes.fill((x0, x1, x1, x0), (y0, y0, y1, y1), fill=False, edgecolor=edge, linewidth=line)
     pairs = np.argwhere(pair.positives)
     ends = np.stack([centers[0][pairs[:, 0]], centers[1][pairs[:, 1]]], axis=1)
     axes.add_collection(LineCollection(ends, colors=colours[0][pairs[:, 0]] / 255, linewidths=1.3), autolim=False)

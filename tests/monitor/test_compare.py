@@ -28,7 +28,7 @@ def coloured(image: Image.Image, colour: str) -> np.ndarray:
 
 def test_a_line_goes_through_its_points():
     """From (0, 0) up to (50, 1), half way down at 75, and back to 0 at 100."""
-    pixels = coloured(draw_chart([Panel("loss", [[(0, 0), (50, 1), (100, 0)]])], [""]), COLOURS[0])
+    pixels = coloured(draw_chart([Panel("loss", [[(0, 0), (50, 1), (100, 0)]])]), COLOURS[0])
     (top, left), (bottom, right) = pixels.min(axis=0), pixels.max(axis=0)
     assert right - left > 2.5 * DPI and bottom - top > 1.2 * DPI
 
@@ -44,7 +44,7 @@ def test_each_run_has_its_colour_in_the_panel_and_in_the_legend():
     for colour in COLOURS[:2]:
         rows = coloured(chart, colour)[:, 0]
         assert rows.min() < 0.25 * DPI < rows.max()
-    assert draw_chart([Panel("loss", [[(0, 0)]])], [""]).height < chart.height  # one run needs no legend
+    assert draw_chart([Panel("loss", [[(0, 0)]])]).height < chart.height  # one run needs no legend
 
 
 @pytest.mark.parametrize(
