@@ -3,7 +3,7 @@
 #   --no-detectron2   leave out detectron2, which only downstream/train_*.py needs
 #   --detectron2      try again to get detectron2 after it was left out or out of reach
 #   --help            show this text and do nothing
-# PYTHON=PATH names the Python (3.10 or newer) to build .venv with, DETECTRON2_SOURCE=DIR a local detectron2 tree.
+# PYTHON=PATH names the Python (3.11 or newer) to build .venv with, DETECTRON2_SOURCE=DIR a local detectron2 tree.
 # `bash install_packages.sh` does the same without activating. A second call only checks and activates.
 
 if [ -z "${BASH_VERSION:-}${ZSH_VERSION:-}" ]; then
@@ -87,12 +87,12 @@ last_error() { # the last thing pip or Python complained about
 }
 
 find_python() { # prints the first Python that is new enough and can make environments
-    local candidates=(python3 python3.14 python3.13 python3.12 python3.11 python3.10 python) python version reason=""
+    local candidates=(python3 python3.14 python3.13 python3.12 python3.11 python) python version reason=""
     if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
     for python in "${candidates[@]}"; do
         version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) || continue
-        if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
-            reason=${reason:-"$python is Python $version, 3.10 or newer is needed: install one or name it with PYTHON=/path/to/python3"}
+        if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+            reason=${reason:-"$python is Python $version, 3.11 or newer is needed: install one or name it with PYTHON=/path/to/python3"}
         elif ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
             reason=${reason:-"$python (Python $version) lacks the venv module: install it (Debian, Ubuntu: apt-get install python3-venv) or name another Python with PYTHON=/path/to/python3"}
         else
@@ -100,7 +100,7 @@ find_python() { # prints the first Python that is new enough and can make enviro
             return 0
         fi
     done
-    fail "${reason:-no Python found as ${candidates[*]}: install Python 3.10 or newer or name it with PYTHON=/path/to/python3}"
+    fail "${reason:-no Python found as ${candidates[*]}: install Python 3.11 or newer or name it with PYTHON=/path/to/python3}"
 }
 
 fingerprint() { # of what .venv should hold; fails with 3 when a package is gone, else when .venv is unusable
@@ -116,7 +116,7 @@ try:
     import re
     from importlib import metadata, util
 
-    assert sys.version_info >= (3, 10) and util.find_spec("pip")
+    assert sys.version_info >= (3, 11) and util.find_spec("pip")
 except Exception:
     sys.exit(1)
 folder = pathlib.Path(sys.argv[1])

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from downstream.probes.frozen_trunk import calibrate, central_views, trunk_only, untrained_trunk
+from downstream.probes.frozen_trunk import central_views, trunk_only, untrained_trunk
 from downstream.probes.image_scores import ImageFeatureSet, image_scores, split_files
 from downstream.probes.labelled import ClassSet, MaskSet, class_folders, image_files, mask_folder
 from downstream.probes.mask_scores import DenseFeatureSet, count_classes, dense_scores
@@ -156,9 +157,8 @@ def evaluate(args: argparse.Namespace) -> tuple[Scores, dict]:
     print(f"measuring {args.seeds} untrained {arch}", file=sys.stderr, flush=True)
     for seed in seeds:
         trunk = untrained_trunk(arch, seed).to(evaluation.device)
-        calibrate(
-            trunk, [batch.to(evaluation.device) for batch in central_views(evaluation.calibration(), args.image_size)]
-        )
+        # without statistics it does not normalise at all, and comparing with it would measure that, not the weights
+        update_bn(central_views(evaluation.calibration(), args.image_size), trunk, evaluation.device)
         for task, score in evaluation.measure(trunk, [seed]):
             scores[task].setdefault(UNTRAINED, []).append(score)
     return scores, {"arch": arch, "matching_chance": evaluation.chance()}

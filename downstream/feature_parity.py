@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from tabulate import tabulate
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -104,11 +105,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pkl"
         write_weights(path, conversion.weights, described(conversion, checkpoint.arch))
-        print(f"{'settings':28}{'res4':>10}{'res5':>10}")
+        rows = []
         for name, change in {"as configured here": {}, **WRONG}.items():
             found = c4_features(c4_model(checkpoint.arch, path, **(RIGHT | change)), pixels)
             far = [relative_difference(expected[stage], found[stage]) for stage in ("res4", "res5")]
-            print(f"{name:28}{far[0]:>10.1e}{far[1]:>10.1e}", flush=True)
+            rows.append((name, *far))
+        print(tabulate(rows, ["settings", "res4", "res5"], floatfmt=".1e"))
 
 
 if __name__ == "__main__":

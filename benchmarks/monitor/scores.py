@@ -16,10 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
+from tabulate import tabulate
+from torch.optim.swa_utils import update_bn
 
 from downstream import evaluate
-from downstream.probes.frozen_trunk import calibrate, central_views, trunk_only, untrained_trunk
-from downstream.probes.score_table import Scores, as_json, mean_and_spread
+from downstream.probes.frozen_trunk import central_views, trunk_only, untrained_trunk
+from downstream.probes.score_table import Scores, as_json, cell
 from pixpro import load_backbone
 from pixpro.checkpoints.convert import read_checkpoint
 
@@ -42,22 +44,18 @@ def measure(runs: dict[str, list[Path]]) -> Scores:
     arch = read_checkpoint(checkpoints[0]).arch
     for seed in range(max(map(len, runs.values()))):
         trunk = untrained_trunk(arch, seed)
-        calibrate(trunk, list(central_views(evaluation.calibration(), evaluation.args.image_size)))
+        update_bn(central_views(evaluation.calibration(), evaluation.args.image_size), trunk)
         note(UNTRAINED, trunk)
     return scores
 
 
 def table(scores: Scores) -> str:
     """A row for each method, a column for each task, in per cent, as Markdown."""
-    lines = [f"| | {' | '.join(scores)} |", "|---" * (len(scores) + 1) + "|"]
-    for name in next(iter(scores.values())):
-        cells = []
-        for row in scores.values():
-            mean, spread = mean_and_spread(row[name])
-            cells.append(f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if spread is not None else ""))
-        runs = len(next(iter(scores.values()))[name])
-        lines.append(f"| {name} ({runs}) | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [f"{name} ({len(values)})", *(cell(row[name]) for row in scores.values())]
+        for name, values in next(iter(scores.values())).items()
+    ]
+    return tabulate(rows, ["", *scores], "github", disable_numparse=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from tabulate import tabulate
+
 from benchmarks.scaling.imagenet_time import EPOCHS, Machine, arithmetic, cores_to_feed, hours
 from pixpro.errors import UserError
 
@@ -23,23 +25,24 @@ def number(value: float) -> str:
 
 def hours_table(rows: Iterable[dict]) -> list[str]:
     """Markdown: what was measured, and the hours that follow; "not run" where nothing was."""
-    lines = ["| hardware | what | images/s per device | efficiency | images/s in all |"]
-    lines[0] += "".join(f" {epochs} epochs |" for epochs in EPOCHS)
-    lines += ["|---|---|---|---|---|" + "---|" * len(EPOCHS)]
+    heads = ["hardware", "what", "images/s per device", "efficiency", "images/s in all"]
+    heads += [f"{epochs} epochs" for epochs in EPOCHS]
+    table = []
     for row in rows:
         what = f"{row['arch']}, {row['image_size']} px, {row['batch']} images per device"
         cells = [row["hardware"], what, *["not run"] * (3 + len(EPOCHS))]
         if machine := machine_of(row):
             cells[2:5] = number(machine.images_per_second), f"{machine.efficiency:.2f}", number(machine.rate)
             cells[5:] = (f"{number(hours(machine.rate, epochs))} h" for epochs in EPOCHS)
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        table.append(cells)
+    return tabulate(table, heads, "github", disable_numparse=True).splitlines()
 
 
 def cores_table(data_per_core: float) -> list[str]:
     """Markdown: loader cores that one GPU needs at several speeds."""
-    lines = [f"| images/s of the GPU | loader cores at {number(data_per_core)} images/s each |", "|---|---|"]
-    return lines + [f"| {number(speed)} | {cores_to_feed(speed, data_per_core)} |" for speed in SPEEDS]
+    heads = ["images/s of the GPU", f"loader cores at {number(data_per_core)} images/s each"]
+    table = [[number(speed), cores_to_feed(speed, data_per_core)] for speed in SPEEDS]
+    return tabulate(table, heads, "github", disable_numparse=True).splitlines()
 
 
 def sections(measured: dict) -> dict[str, list[str]]:

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from tabulate import tabulate
+
 from benchmarks.scaling.layouts import Figures, Layout
 
 
@@ -49,15 +51,15 @@ def rows_of(runs: dict[Layout, list[Figures]]) -> list[dict]:
 
 def table(rows: list[dict]) -> list[str]:
     """The rows in Markdown."""
-    lines = ["| ranks | cores | images per rank | images/s | efficiency | waiting for data | memory per rank |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    heads = ["ranks", "cores", "images per rank", "images/s", "efficiency", "waiting for data", "memory per rank"]
+    table = []
     for row in rows:
         speed, part = row["images_per_second"], row["efficiency"]
         cells = [row["ranks"], row["cores"], row["batch"], f"{speed[0]:.3g} ({speed[1]:.3g} to {speed[2]:.3g})"]
         cells += [f"{part[0]:.2f} ({part[1]:.2f} to {part[2]:.2f})" if part else "-"]
         cells += [f"{row['data_wait']:.1%}", f"{row['memory_gb']:.2f} GB"]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return lines
+        table.append(cells)
+    return tabulate(table, heads, "github", disable_numparse=True).splitlines()
 
 
 def same_work(runs: dict[Layout, list[Figures]]) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
+from tabulate import tabulate
 
 from pixpro.scenes import sample_scenes
 
@@ -42,7 +43,7 @@ def main() -> None:
     for trunk in args.trunk:
         name, _, checkpoint = trunk.partition("=")
         rows[name] = [result(args, scenes, name, checkpoint, seed) for seed in args.seeds]
-        print(line(name, rows[name]), flush=True)
+        print(*cells_of(name, rows[name]), sep="  ", flush=True)
     print(table(rows))
     facts = {"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
     record = {"settings": SETTINGS, "scale": args.scale, "torch": torch.__version__, **facts, "runs": rows}
@@ -63,22 +64,22 @@ def result(args: argparse.Namespace, scenes: Path, name: str, checkpoint: str, s
     }
 
 
-def line(name: str, runs: list[dict]) -> str:
+def cells_of(name: str, runs: list[dict]) -> list[str]:
     """A row of the table: mean and standard deviation over the seeds."""
-    cells = []
+    cells = [name]
     for metric in METRICS:
         values = [run[metric] for run in runs]
         spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
         cells.append(f"{statistics.mean(values):.1f}{spread}")
     seconds, memory = statistics.mean(run["seconds"] for run in runs), max(run["memory_gib"] for run in runs)
-    return f"| {name} | {' | '.join(cells)} | {seconds / 60:.1f} min | {memory:.1f} GiB |"
+    return [*cells, f"{seconds / 60:.1f} min", f"{memory:.1f} GiB"]
 
 
 def table(rows: dict[str, list[dict]]) -> str:
     """All rows as Markdown."""
     count = len(next(iter(rows.values())))
-    head = f"| trunk ({count} seeds) | {' | '.join(METRICS)} | time per run | memory |"
-    return "\n".join([head, "|" + "---|" * 6, *(line(name, runs) for name, runs in rows.items())])
+    heads = [f"trunk ({count} seeds)", *METRICS, "time per run", "memory"]
+    return tabulate([cells_of(name, runs) for name, runs in rows.items()], heads, "github", disable_numparse=True)
 
 
 if __name__ == "__main__":

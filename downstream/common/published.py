@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from tabulate import tabulate
+
 # Rows of the paper (arXiv:2011.10043) and of the official README; 8 GPUs, batch 16. A dash: not published.
 VOC = {
     "scratch": (33.8, 60.2, 33.1),
@@ -58,8 +60,6 @@ def results_table(config: str, label: str, metrics: Mapping[str, float | None]) 
     title, names, headings, rows = TABLES.get(config, (config, ("bbox/AP", "segm/AP"), ("box AP", "mask AP"), {}))
     own = tuple(metrics.get(name) for name in names)
     entries = [(f"published: {method}", values) for method, values in rows.items()] + [(f"this run: {label}", own)]
-    width = max(len(entry) for entry, _ in entries)
-    lines = [title, " " * width + "".join(f"{heading:>9}" for heading in headings)]
-    for entry, values in entries:
-        lines.append(f"{entry:{width}}" + "".join(f"{'-' if value is None else f'{value:.1f}':>9}" for value in values))
-    return "\n".join(lines)
+    cells = [[entry, *("-" if value is None else f"{value:.1f}" for value in values)] for entry, values in entries]
+    alignment = ["left", *["right"] * len(headings)]
+    return f"{title}\n{tabulate(cells, ['', *headings], disable_numparse=True, colalign=alignment)}"

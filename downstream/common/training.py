@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from downstream.common.program import resumable, settings, to_resume
 from pixpro.checkpoints import checkpoint
 from pixpro.errors import UserError
+from pixpro.monitor.console import Pace
 from pixpro.monitor.metrics import Metrics
 from pixpro.training.distributed import Process
 
@@ -58,6 +59,7 @@ def train(
     """Iterations first..last - 1 with the batches, of which the first is that of `first`; metrics and checkpoints."""
     wrapped = DistributedDataParallel(model, broadcast_buffers=False) if process.world_size > 1 else model
     metrics = Metrics(args.output_dir, first, last) if process.is_main else None
+    pace = Pace(first)
     for step, values in training_steps(
         wrapped.train(),
         optimizer,
@@ -68,10 +70,11 @@ def train(
         seed=args.seed,
         process=process,
     ):
+        pace.note(step)
         if metrics and (step % args.log_every == 0 or step == last):
             metrics.write(step, values)
             numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-            print(f"iteration {step}/{last}  {numbers}  ETA {metrics.eta(step)}", flush=True)
+            print(f"iteration {step}/{last}  {numbers}  ETA {pace.left(step, last)}", flush=True)
         if step % args.save_every == 0 and step < last:  # the caller saves the last one, finished
             save(args, model, optimizer, step, process)
     if metrics:

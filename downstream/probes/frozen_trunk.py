@@ -30,22 +30,6 @@ def untrained_trunk(arch: str, seed: int) -> nn.Sequential:
         return trunk_only(torchvision.models.get_model(arch, weights=None, zero_init_residual=True))
 
 
-@torch.no_grad()
-def calibrate(trunk: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Give an untrained trunk's BatchNorm the mean statistics of these batches, as training would have.
-
-    Without it the network does not normalise at all, and comparing with it measures that instead of the weights.
-    """
-    norms = [part for part in trunk.modules() if isinstance(part, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average of all batches
-    trunk.train()
-    for batch in batches:
-        trunk(batch)
-    trunk.eval()
-
-
 def read_image(path: Path) -> Tensor:
     """Pixels (3, H, W) uint8; UserError that names the file when it is damaged."""
     try:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 Scores = dict[str, dict[str, list[float]]]  # task -> network -> one value for each seed
 
 
@@ -28,17 +30,14 @@ def as_json(scores: Scores) -> dict:
 def as_table(scores: Scores) -> str:
     """A row for each task, a column for each network, in per cent."""
     networks = list(dict.fromkeys(network for row in scores.values() for network in row))
-    rows = [["score, %", *networks]]
-    for task, row in scores.items():
-        rows.append([task, *(_cell(row[network]) if network in row else "" for network in networks)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
+    rows = [
+        [task, *(cell(row[network]) if network in row else "" for network in networks)] for task, row in scores.items()
     ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    alignment = ["left", *["right"] * len(networks)]
+    return tabulate(rows, ["score, %", *networks], disable_numparse=True, colalign=alignment)
 
 
-def _cell(values: Sequence[float]) -> str:
+def cell(values: Sequence[float]) -> str:
+    """Mean and spread in per cent."""
     mean, spread = mean_and_spread(values)
     return f"{100 * mean:.1f}" if spread is None else f"{100 * mean:.1f} ± {100 * spread:.1f}"

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from PIL import Image
+from tabulate import tabulate
 from torch import Tensor, nn
 
 from downstream.detection.data import loader
@@ -46,7 +47,7 @@ def write_masks(folder: Path, model: nn.Module, data: WholeImages, count: int, p
 
 def table(layout: str, label: str, scores: Mapping[str, float]) -> str:
     """This run's mIoU below what is published for its layout."""
-    published = {"cityscapes": "published: PixPro, 400 epochs, Cityscapes val   77.2\n"}
-    width = max(len(label) + 10, 46)
-    known = published.get(layout, "published: none known to this project for this layout\n")
-    return f"{'mean IoU':>{width + 8}}\n{known}{f'this run: {label}':{width}}{scores['mIoU']:8.1f}"
+    published = {"cityscapes": ("published: PixPro, 400 epochs, Cityscapes val", "77.2")}
+    known = published.get(layout, ("published: none known to this project for this layout", "-"))
+    rows = [known, (f"this run: {label}", f"{scores['mIoU']:.1f}")]
+    return tabulate(rows, ["", "mean IoU"], disable_numparse=True, colalign=("left", "right"))

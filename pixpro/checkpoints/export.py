@@ -8,7 +8,6 @@ with the checkpoint's, bit by bit, before it takes its place.
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pixpro.checkpoints.backbone import backbone, load_backbone
@@ -32,8 +32,6 @@ def export(checkpoint: Path, out: Path, format: str = "torchvision", add_hash: b
 
     The file appears complete and verified, or not at all. Raises UserError when the checkpoint has no whole backbone.
     """
-    if format == "safetensors" and importlib.util.find_spec("safetensors") is None:
-        raise UserError("--format safetensors needs the package of that name: pip install safetensors")
     if not out.parent.is_dir():
         raise UserError(f"{out.parent}: no such folder; make it first")
     if out.is_dir() or (out.exists() and out.samefile(checkpoint)):
@@ -78,8 +76,6 @@ def write(path: Path, trunk: "OrderedDict[str, Tensor]", about: dict[str, Any], 
     mmdet: `state_dict`, `meta`. safetensors: tensors, and the metadata as JSON values in the header.
     """
     if format == "safetensors":
-        from safetensors.torch import save
-
         header = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
         path.write_bytes(save(dict(trunk), header))  # its own writer makes files that nobody else may read
     else:

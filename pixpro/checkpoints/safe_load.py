@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from pixpro.checkpoints.plain_values import STAND_INS, plain
@@ -18,7 +19,7 @@ def load_untrusted(path: str | os.PathLike) -> Any:
     """What a checkpoint holds: tensors (on the CPU), plain types, and argparse.Namespace as the official code saves it.
 
     numpy's numbers are read as Python's, its arrays as tensors, paths as text (plain_values.py).
-    Reads both formats of torch.save, and safetensors where that package is installed. Code in a pickle is refused,
+    Reads both formats of torch.save, and safetensors. Code in a pickle is refused,
     not run; so are archives that unpack to more than they are. Raises UserError, in one line, for anything else.
     """
     path = Path(path)
@@ -99,10 +100,6 @@ def tensors(contents: Any) -> list[Tensor]:
 
 def load_safetensors(path: Path) -> dict[str, Any]:
     """Tensors and metadata of a safetensors file, as {"state_dict": ..., "metadata": ...}."""
-    try:
-        from safetensors import safe_open
-    except ImportError:
-        raise UserError(f"{path}: a safetensors file; to read it, `pip install safetensors`") from None
     try:
         with safe_open(path, framework="pt") as file:
             return {"state_dict": {name: file.get_tensor(name) for name in file.keys()}, "metadata": file.metadata()}  # noqa: SIM118

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from pixpro.errors import UserError
 from pixpro.visualize.chart import Panel, Points, draw_chart
 
@@ -70,7 +72,7 @@ def run_names(paths: Sequence[Path]) -> list[str]:
     return [os.path.relpath(folder, shared) for folder in whole]
 
 
-def compare(paths: Sequence[Path], metrics: Sequence[str], labels: Sequence[str] | None = None):
+def compare(paths: Sequence[Path], metrics: Sequence[str], labels: Sequence[str] | None = None) -> Image.Image:
     """The picture: a panel for each metric, a curve in it for each run."""
     runs = [read_rows(path) for path in paths]
     panels = [Panel(TITLES.get(name, name), [curve(rows, name) for rows in runs]) for name in metrics]

@@ -4,7 +4,12 @@ import os
 import shutil
 import sys
 import time
+from contextlib import nullcontext
+from threading import RLock
 from typing import TextIO
+
+from tqdm import tqdm
+from tqdm.std import EMA
 
 # name in metrics.jsonl -> (label, format); the order of the line
 SHOWN = {
@@ -19,6 +24,7 @@ SHOWN = {
     "memory_gb": ("", "{:.1f} GB"),
 }
 REDRAWN = 0.1  # seconds between two drawings of the bar
+MEMORY = 100  # steps after which a change of speed shows in the time left: more than a save takes, less than a coffee
 
 
 def duration(seconds: float) -> str:
@@ -41,32 +47,75 @@ def numbers_line(values: dict[str, float]) -> str:
     return "  ".join(shown)
 
 
-def is_terminal(stream: TextIO) -> bool:
-    """True where a line can be drawn again: a terminal that is not dumb."""
-    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+class Pace:
+    """The time that a run's rest takes, from the speed of its last steps; first_step: those done when it started."""
+
+    def __init__(self, first_step: int) -> None:
+        self.noted, self.done = time.perf_counter(), first_step
+        self.mean, self.each = EMA(1 / MEMORY), 0.0
+
+    def note(self, number: int) -> None:
+        """A step is over; those that came since the last one took the same time each."""
+        if number <= self.done:
+            return
+        now, steps = time.perf_counter(), number - self.done
+        for _ in range(steps):
+            self.each = self.mean((now - self.noted) / steps)
+        self.noted, self.done = now, number
+
+    def left(self, number: int, last: int) -> str:
+        """Time from a step to the last one."""
+        self.note(number)
+        return duration(self.each * (last - number))
+
+
+class Bar(tqdm):
+    """A bar without a thread of its own."""
+
+    monitor_interval = 0
+
+
+Bar.set_lock(RLock())  # tqdm's own lock is for processes too, and would settle for all how they are started
 
 
 class Console:
-    """Prints a run's lines, and below them, in a terminal, a bar that moves with every step.
+    """Prints a run's lines, and below them, in a terminal that can draw a line again, a bar that moves with every step.
 
     total_steps, epoch_steps: of the whole run and of an epoch; first_step: those already done when it started.
     """
 
     def __init__(self, first_step: int, total_steps: int, epoch_steps: int, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stdout
-        self.first_step, self.total_steps, self.epoch_steps = first_step, total_steps, epoch_steps
-        self.live = is_terminal(self.stream)
-        self.started = time.perf_counter()
-        self.drawn = 0.0
-        self.bar_text = ""
+        self.total_steps, self.epoch_steps = total_steps, epoch_steps
+        self.pace = Pace(first_step)
+        self.live = self.stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self.bar: Bar | None = None  # drawn from the first step on: before it come lines that are not ours
 
     def step(self, number: int) -> None:
         """Move the bar to a finished step; nothing where lines are plain."""
-        now = time.perf_counter()
-        if self.live and (now - self.drawn >= REDRAWN or number == self.total_steps):
-            self.drawn = now
-            self.bar_text = self.bar(number, shutil.get_terminal_size().columns)
-            self._write(f"\r\x1b[K{self.bar_text}")
+        self.pace.note(number)
+        if not self.live:
+            return
+        columns, text = (
+            max(1, shutil.get_terminal_size().columns - 1),
+            f"{self.place(number)}  {self.time_left(number)}",
+        )
+        if self.bar is None:
+            self.bar = Bar(
+                desc=text,
+                total=self.total_steps,
+                initial=number,
+                file=self.stream,
+                ncols=columns,
+                bar_format="{bar} {percentage:3.0f}%  {desc}",
+                position=0,
+                leave=False,
+                mininterval=REDRAWN,
+                miniters=1,
+            )
+        self.bar.ncols = columns
+        self.bar.set_description_str(text, refresh=False)
+        self.bar.update(number - self.bar.n)
 
     def report(self, number: int, values: dict[str, float]) -> None:
         """Print the numbers of a step."""
@@ -74,22 +123,13 @@ class Console:
 
     def line(self, text: str) -> None:
         """Print a line of its own above the bar."""
-        self._write(f"\r\x1b[K{text}\n{self.bar_text}" if self.live else f"{text}\n")
+        with Bar.external_write_mode(self.stream) if self.bar else nullcontext():
+            print(text, file=self.stream, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""
-        if self.live and self.bar_text:
-            self.bar_text = ""
-            self._write("\r\x1b[K")
-
-    def bar(self, number: int, columns: int) -> str:
-        """The bar after a step, at most columns - 1 characters wide."""
-        tail = f" {number / self.total_steps:4.0%}  {self.place(number)}  {self.time_left(number)}"
-        width = min(30, columns - 1 - len(tail))
-        if width < 5:
-            return tail.strip()[: max(0, columns - 1)]
-        filled = width * number // self.total_steps
-        return "█" * filled + "░" * (width - filled) + tail
+        if self.bar:
+            self.bar.close()
 
     def place(self, number: int) -> str:
         """Epoch and step, both counted from 1."""
@@ -97,12 +137,8 @@ class Console:
         return f"epoch {(number - 1) // self.epoch_steps + 1}/{epochs}  step {number}/{self.total_steps}"
 
     def time_left(self, number: int) -> str:
-        """Time to the end of the run and of the epoch, from the mean speed since the start or the resume."""
-        each = (time.perf_counter() - self.started) / max(1, number - self.first_step)
-        of_epoch = -number % self.epoch_steps
-        epoch = f" (epoch {duration(each * of_epoch)})" if of_epoch and self.total_steps - number > of_epoch else ""
-        return f"ETA {duration(each * (self.total_steps - number))}{epoch}"
-
-    def _write(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()
+        """Time to the end of the run and of the epoch."""
+        end_of_epoch = number + -number % self.epoch_steps
+        within = number < end_of_epoch < self.total_steps
+        epoch = f" (epoch {self.pace.left(number, end_of_epoch)})" if within else ""
+        return f"ETA {self.pace.left(number, self.total_steps)}{epoch}"

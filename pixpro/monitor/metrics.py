@@ -3,9 +3,7 @@
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 from torch import Tensor
@@ -30,7 +28,6 @@ class Metrics:
 
     def __init__(self, folder: Path, first_step: int, total_steps: int) -> None:
         self.first_step, self.total_steps = first_step, total_steps
-        self.started = time.perf_counter()
         self.rows = Rows(folder / "metrics.jsonl", first_step)
         threading.excepthook = quiet_writer_threads
         self.board: SummaryWriter | None = SummaryWriter(str(folder), purge_step=first_step + 1)
@@ -60,12 +57,6 @@ class Metrics:
         except OSError as error:
             LOG.warning("TensorBoard's file cannot be written (%s) and ends here; metrics.jsonl goes on", error)
             self.board = None
-
-    def eta(self, step: int) -> str:
-        """Time left as h:mm:ss, from the mean speed since the start or the resume."""
-        done = max(1, step - self.first_step)
-        seconds = (time.perf_counter() - self.started) / done * (self.total_steps - step)
-        return str(timedelta(seconds=round(seconds)))
 
     def close(self) -> None:
         """Finish the files."""

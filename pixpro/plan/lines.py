@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from tabulate import tabulate
+
 from pixpro.monitor.console import duration
 from pixpro.monitor.usage import GB
 from pixpro.plan.bursts import Bursts
@@ -32,22 +34,20 @@ def plan_lines(
     steps = images // batch_size * epochs
     each = f", {found.per_image / GB:.3g} GB for each image more" if found.per_image else ""
     parts = accumulation_for(share, found.largest)
-    lines = [
-        f"memory      {last.memory / GB:.2f} GB with {last.images} images per process{each}; "
-        f"there are {limit / GB:.1f} GB",
-        f"speed       {last.images_per_second:.3g} images/s, {last.data_wait:.0%} of the time waiting for data "
-        f"({workers} worker(s) per process)",
-        f"schedule    {epochs} epochs of {images} images, {steps} steps: "
-        f"{duration(steps * batch_size / last.images_per_second)}",
-        f"suggestion  --batch_size {batch_size} --accumulation {parts} ({share // parts} images at once per process), "
-        f"peak learning rate {peak_lr(batch_size, lr_rule):.4g}",
+    memory = f"{last.memory / GB:.2f} GB with {last.images} images per process{each}; there are {limit / GB:.1f} GB"
+    waiting = f"{last.data_wait:.0%} of the time waiting for data ({workers} worker(s) per process)"
+    time = duration(steps * batch_size / last.images_per_second)
+    at_once = f"--accumulation {parts} ({share // parts} images at once per process)"
+    rows = [
+        ("memory", memory),
+        ("speed", f"{last.images_per_second:.3g} images/s, {waiting}"),
+        ("schedule", f"{epochs} epochs of {images} images, {steps} steps: {time}"),
+        ("suggestion", f"--batch_size {batch_size} {at_once}, peak learning rate {peak_lr(batch_size, lr_rule):.4g}"),
     ]
     if parts > 1:
         small = share // parts * world_size
-        lines.append(
-            f"            or --batch_size {small} --lr_rule sqrt, peak learning rate {peak_lr(small, 'sqrt'):.4g}: "
-            "more steps of fewer images, as the authors advise for small machines"
-        )
+        other = f"or --batch_size {small} --lr_rule sqrt, peak learning rate {peak_lr(small, 'sqrt'):.4g}"
+        rows.append(("", f"{other}: more steps of fewer images, as the authors advise for small machines"))
     if last.data_wait > 0.1:
-        lines.append("            more --workers, or smaller image files: the network waits for its images")
-    return lines
+        rows.append(("", "more --workers, or smaller image files: the network waits for its images"))
+    return tabulate(rows, tablefmt="plain", disable_numparse=True).splitlines()

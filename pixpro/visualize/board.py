@@ -8,10 +8,10 @@ from pixpro.data.views import View
 from pixpro.method.batch_statistics import batch_statistics
 from pixpro.method.encoder import Encoder
 from pixpro.method.geometry import cell_centers, positive_pairs
-from pixpro.visualize.drawing import sheet
 from pixpro.visualize.feature_panels import cosines, seen_panel
 from pixpro.visualize.pair import busiest_cell, displayable
 from pixpro.visualize.pair_panels import shared_colours, view_panels
+from pixpro.visualize.sheet import sheet
 
 SEEN = 16  # pairs that the network gets, for the sake of BatchNorm's statistics; a few of them are drawn
 HEADING = "Same colour: same place. Right: what view 2 holds that is like the framed cell of view 1"
@@ -31,7 +31,7 @@ def pairs_picture(encoder: Encoder, pairs: tuple[View, View], threshold: float) 
 
 
 def pairs_image(
-    view1: View, view2: View, maps1: Tensor, maps2: Tensor, *, threshold: float = 0.7, limit: int = 3, side: int = 192
+    view1: View, view2: View, maps1: Tensor, maps2: Tensor, *, threshold: float = 0.7, limit: int = 3
 ) -> Tensor:
     """Up to `limit` pairs, overlapping ones first, one below the other: (3, H, W) uint8.
 
@@ -49,6 +49,6 @@ def pairs_image(
         cell = busiest_cell(positives[i])
         colours = shared_colours(centers[0][i], centers[1][i], positives[i])
         values = np.nan_to_num(cosines(maps1[i : i + 1], maps2[i : i + 1])[cell])
-        seen = seen_panel(displayable(view2.pixels[i]), values, positives[i][cell], side)
-        rows.append([*view_panels(pair, colours, positives[i], cell, side), seen])
-    return torch.from_numpy(np.array(sheet(rows, HEADING))).permute(2, 0, 1)
+        seen = seen_panel(displayable(view2.pixels[i]), values, positives[i][cell])
+        rows.append([*view_panels(pair, colours, positives[i], cell), seen])
+    return torch.from_numpy(np.array(sheet(rows, HEADING, dpi=100))).permute(2, 0, 1)

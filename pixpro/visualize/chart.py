@@ -1,19 +1,20 @@
-"""Curves of numbers -> a picture: panels with axes, ticks and a legend, drawn with Pillow alone."""
+"""Curves of numbers -> a picture: panels with axes and a legend."""
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import cycle, zip_longest
+from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image
 
-from pixpro.visualize.drawing import BACKGROUND, FAINT, INK, Colour, font
+from pixpro.visualize.figure import FAINT, drawn, wrapped
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Told apart also by colour-blind readers, and dark enough for thin lines on paper (Okabe and Ito).
-COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (120, 94, 20), (86, 180, 233), (60, 60, 60))
-WIDTH, HEIGHT = 460, 270  # of one panel
-LEFT, RIGHT, TOP, BOTTOM = 62, 16, 34, 44  # its margins
-SCALE = 2  # drawn larger and reduced, which makes lines smooth
-GRID = (226, 227, 230)
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#785e18", "#56b4e9", "#3c3c3c")
+WIDTH, HEIGHT = 4.0, 2.4  # of one panel, in inches
 
 Points = Sequence[tuple[float, float]]
 
@@ -23,94 +24,33 @@ class Panel(NamedTuple):
 
     title: str
     curves: Sequence[Points]
-    x_label: str = "step"
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers, 1, 2 or 5 times a power of ten apart, from at most low to at least high."""
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [number * step for number in range(first, last + 1)]
-
-
-def span(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest of the values, apart even if they are all the same."""
-    low, high = min(values), max(values)
-    if high - low < 1e-9 * max(abs(low), abs(high), 1e-300):
-        pad = abs(high) / 10 or 1.0
-        return low - pad, high + pad
-    return low, high
-
-
-def label(value: float, step: float) -> str:
-    """A tick's number with the digits that its step needs."""
-    if value != 0 and (abs(value) >= 1e5 or step < 1e-4):
-        return f"{value:.2g}"
-    return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
-
-
-def draw_panel(panel: Panel, colours: Sequence[Colour]) -> Image.Image:
-    """One pair of axes with its curves, at SCALE times its size."""
-    image = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), BACKGROUND)
-    draw = ImageDraw.Draw(image)
-    left, right, top, bottom = LEFT * SCALE, (WIDTH - RIGHT) * SCALE, TOP * SCALE, (HEIGHT - BOTTOM) * SCALE
-    small = font(12 * SCALE)
-    draw.text((left, 8 * SCALE), panel.title, INK, font(15 * SCALE))
-    draw.text(((left + right) / 2, bottom + 24 * SCALE), panel.x_label, FAINT, small, anchor="ma")
-    points = [point for curve in panel.curves for point in curve]
-    if not points:
-        draw.text(((left + right) / 2, (top + bottom) / 2), "not recorded", FAINT, small, anchor="mm")
-        return image
-    x_ticks, y_ticks = (ticks(*span(values)) for values in zip(*points, strict=True))
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            left + (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (right - left),
-            bottom - (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - top),
-        )
-
-    for y in y_ticks:
-        _, height = place(x_ticks[0], y)
-        draw.line((left, height, right, height), GRID, SCALE)
-        text = label(y, y_ticks[1] - y_ticks[0])
-        draw.text((left - 6 * SCALE, height), text, FAINT, small, anchor="rm")
-    for x in x_ticks:
-        across, _ = place(x, y_ticks[0])
-        draw.line((across, bottom, across, bottom + 4 * SCALE), FAINT, SCALE)
-        text = label(x, x_ticks[1] - x_ticks[0])
-        draw.text((across, bottom + 8 * SCALE), text, FAINT, small, anchor="ma")
-    draw.line((left, top, left, bottom, right, bottom), FAINT, SCALE)
-    for curve, colour in zip(panel.curves, colours, strict=True):
-        placed = [place(x, y) for x, y in curve]
-        if len(placed) == 1:
-            (x, y), size = placed[0], 3 * SCALE
-            draw.ellipse((x - size, y - size, x + size, y + size), colour)
-        elif placed:
-            draw.line(placed, colour, 2 * SCALE, joint="curve")
-    return image
-
-
-def draw_chart(panels: Sequence[Panel], names: Sequence[str], columns: int = 2) -> Image.Image:
-    """All panels row by row under a legend; each panel has a curve for each name."""
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
+def draw_chart(panels: Sequence[Panel], names: Sequence[str] = (), columns: int = 2) -> Image.Image:
+    """All panels row by row, under a legend if there are names; each panel has a curve for each name."""
     columns = min(columns, len(panels))
-    width, text = columns * WIDTH * SCALE, font(13 * SCALE)
-    legend, x, y = [], LEFT * SCALE, 12 * SCALE
-    for name in names:
-        length = 34 * SCALE + text.getlength(name)
-        if legend and x + length > width - RIGHT * SCALE:
-            x, y = LEFT * SCALE, y + 22 * SCALE
-        legend.append((x, y))
-        x += length + 22 * SCALE
-    head = y + 26 * SCALE
-    image = Image.new("RGB", (width, head + -(-len(panels) // columns) * HEIGHT * SCALE), BACKGROUND)
-    draw = ImageDraw.Draw(image)
-    for name, colour, (x, y) in zip(names, colours, legend, strict=True):
-        draw.line((x, y + 8 * SCALE, x + 24 * SCALE, y + 8 * SCALE), colour, 3 * SCALE)
-        draw.text((x + 32 * SCALE, y + 8 * SCALE), name, INK, text, anchor="lm")
-    for i, panel in enumerate(panels):
-        row, column = divmod(i, columns)
-        image.paste(draw_panel(panel, colours), (column * WIDTH * SCALE, head + row * HEIGHT * SCALE))
-    return image.reduce(SCALE)
+
+    def draw(figure: "Figure") -> None:
+        # the space: matplotlib leaves out labels that begin with an underscore
+        labels = [" " + "\n".join(wrapped(name, columns * WIDTH - 0.8, 9)) for name in names]
+        across = max(1, int(columns * WIDTH * 11 / (max(map(len, labels), default=0) + 7)))
+        lines = -(-sum(1 + label.count("\n") for label in labels) // across)
+        rows = -(-len(panels) // columns)
+        figure.set_size_inches(columns * WIDTH, rows * HEIGHT + 0.2 * lines)
+        figure.set_layout_engine("constrained", h_pad=0.06, w_pad=0.06)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes, panel in zip_longest(grid.flat, panels):
+            if panel is None or not any(panel.curves):
+                axes.set_axis_off()
+            if panel is None:
+                continue
+            axes.set(title=panel.title, xlabel="step")
+            axes.grid(axis="y")
+            for points, colour in zip(panel.curves, cycle(COLOURS), strict=False):
+                axes.plot(*np.reshape(points, (-1, 2)).T, color=colour, marker="o" if len(points) == 1 else None)
+            if not any(panel.curves):
+                axes.text(0.5, 0.5, "not recorded", color=FAINT, ha="center", transform=axes.transAxes)
+        if labels:
+            figure.legend(grid[0, 0].lines, labels, loc="outside upper left", ncols=across, frameon=False)
+
+    return drawn(draw)

@@ -13,11 +13,11 @@ from PIL import Image
 
 from pixpro.errors import UserError
 from pixpro.visualize.dense_features import DenseFeatures, load_dense_features
-from pixpro.visualize.drawing import sheet
 from pixpro.visualize.feature_panels import component_panels, similarity_panels
-from pixpro.visualize.html_page import Section, html_page
+from pixpro.visualize.page import Picture, Section, page
 from pixpro.visualize.pair import Pair, busiest_cell, make_pair
 from pixpro.visualize.pair_panels import pair_panels, pair_summary
+from pixpro.visualize.sheet import sheet
 
 ABOUT = (
     "Each image was cropped, flipped and coloured twice as in training. Cells of the two feature maps that show the "
@@ -81,11 +81,12 @@ def draw_pairs(args: argparse.Namespace) -> list[Path]:
             written.append(args.out / f"{number:02d}-{safe}.png")
             image.save(written[-1])
             text = pair_summary(pair, busiest_cell(pair.positives) if cell is None else cell)
-            sections.append(Section(str(path), image, text))
+            sections.append(Section(str(path), pictures=[Picture(image, text)]))
         if args.html:
             written.append(args.out / "pairs.html")
             title = "Pairs of views" if network is None else f"Pairs of views: {network.label}"
-            written[-1].write_text(html_page(title, ABOUT, sections), encoding="utf-8", errors="replace")
+            text = page(title, ABOUT, sections, "python -m pixpro visualize")
+            written[-1].write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write to {args.out}: {error.strerror}; choose another folder with --out") from error
     return written

@@ -1,23 +1,28 @@
 """A pair of views and a network -> panels: similarity of one cell to all others, and dense features as colours."""
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from pixpro.data.augment import MEAN, STD
 from pixpro.visualize.dense_features import DenseFeatures
-from pixpro.visualize.drawing import VIEW_COLOURS, Panel, fit, framed, heat_colours, outline_cell, tint_cells
+from pixpro.visualize.figure import INK
 from pixpro.visualize.pair import Pair, displayable
-from pixpro.visualize.pair_panels import SIDE, WIDEST
+from pixpro.visualize.sheet import VIEW_COLOURS, Panel, outline_cell, show_cells
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STAGES = {
     "trunk": "trunk",
     "projection": "before propagation",
     "propagated": "after propagation",
 }
-WHITE, CYAN = (255, 255, 255), (0, 229, 255)
+CYAN = "#00e5ff"
 
 
 def cosines(cells1: Tensor, cells2: Tensor) -> np.ndarray:
@@ -26,52 +31,50 @@ def cosines(cells1: Tensor, cells2: Tensor) -> np.ndarray:
     return (units[0].T @ units[1]).cpu().numpy()
 
 
-def heat_image(pixels: np.ndarray, values: np.ndarray, side: int = SIDE) -> Image.Image:
-    """A view under the heat map of values (N,) in 0..1, one per cell."""
-    cells = round(len(values) ** 0.5)
-    grey = Image.fromarray(pixels).convert("L").convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-    colours = heat_colours(values.reshape(cells, cells))
-    return tint_cells(grey, colours, np.full((cells, cells), 0.68))
-
-
 def shown_range(values: np.ndarray) -> tuple[float, float]:
     """The cosines drawn darkest and brightest: all that occur, but at least a tenth, so that no noise is blown up."""
     return min(float(values.min()), float(values.max()) - 0.1), float(values.max())
 
 
-def _heat(pixels: np.ndarray, values: np.ndarray, side: int) -> tuple[Image.Image, str]:
+def draw_heat(axes: "Axes", pixels: np.ndarray, values: np.ndarray, framed: dict[int, str]) -> None:
+    """A view under the cosines (N,) of its cells; framed: colours of the frames of some cells."""
+    cells, (low, high) = round(len(values) ** 0.5), shown_range(values)
+    show_cells(axes, pixels.mean(axis=2), values.reshape(cells, cells), 0.68, cmap="plasma", vmin=low, vmax=high)
+    for cell, colour in framed.items():
+        outline_cell(axes, cell, cells, colour)
+
+
+def scale_note(values: np.ndarray) -> str:
+    """What the colours of a heat map mean."""
     low, high = shown_range(values)
-    note = f"cosines {values.min():.2f} to {values.max():.2f}; dark is {low:.2f}, yellow {high:.2f}"
-    return heat_image(pixels, (values - low) / (high - low), side), note
+    return f"cosine from {low:.2f} (dark) to {high:.2f} (yellow)"
 
 
-def seen_panel(pixels: np.ndarray, values: np.ndarray, matches: np.ndarray, side: int = SIDE) -> Panel:
+def seen_panel(pixels: np.ndarray, values: np.ndarray, matches: np.ndarray) -> Panel:
     """View 2 under its cosines (N,) with a cell of view 1; that cell's matches (N,) bool are framed in white."""
-    image, note = _heat(pixels, values, side)
     cells, nearest = round(len(values) ** 0.5), int(values.argmax())
-    for match in np.flatnonzero(matches):
-        outline_cell(image, int(match), cells, cells, WHITE)
+    framed = {int(match): "white" for match in np.flatnonzero(matches)} | {nearest: CYAN}
     row, column = divmod(nearest, cells)
-    outline_cell(image, nearest, cells, cells, CYAN, width=2)
     verdict = "a match" if matches[nearest] else "not a match" if matches.any() else "there is no match to find"
-    note += f". Nearest, in cyan: row {row + 1}, column {column + 1}; {verdict}"
-    return Panel(framed(image, VIEW_COLOURS[1]), "View 2, seen from the cell", note, VIEW_COLOURS[1])
+    note = f"{scale_note(values)}; nearest, in cyan: row {row + 1}, column {column + 1}, {verdict}"
+    draw = partial(draw_heat, pixels=pixels, values=values, framed=framed)
+    return Panel("View 2, seen from the cell", draw, note=note, colour=VIEW_COLOURS[1])
 
 
 def similarity_panels(pair: Pair, network: DenseFeatures, cell: int) -> list[Panel]:
     """How like `cell` of view 1 the cells of view 1 are, at each stage, and the cells of view 2 at the last one."""
     stages = [network.stages(view.pixels) for view in pair.views]
+    pixels = [displayable(view.pixels[0]) for view in pair.views]
     shown = ["projection", "propagated"] if "propagated" in stages[0] else list(stages[0])[-1:]
     panels = []
     for name in shown:
         values = cosines(stages[0][name], stages[0][name])[cell]
-        image, note = _heat(displayable(pair.views[0].pixels[0]), values, SIDE)
-        outline_cell(image, cell, pair.cells, pair.cells, WHITE)
         title = f"View 1, {STAGES[name] if len(shown) > 1 else name}"
-        panels.append(Panel(framed(image, VIEW_COLOURS[0]), title, note, VIEW_COLOURS[0]))
+        draw = partial(draw_heat, pixels=pixels[0], values=values, framed={cell: "white"})
+        panels.append(Panel(title, draw, note=scale_note(values), colour=VIEW_COLOURS[0]))
     # the loss compares propagated cells of one view with projected cells of the other
     values = cosines(stages[0][shown[-1]], stages[1][shown[0]])[cell]
-    return [*panels, seen_panel(displayable(pair.views[1].pixels[0]), values, pair.positives[cell])]
+    return [*panels, seen_panel(pixels[1], values, pair.positives[cell])]
 
 
 def whole_image(image: np.ndarray, shorter: int = 448, longest: int = 1024) -> Tensor:
@@ -106,10 +109,17 @@ def component_panels(pair: Pair, network: DenseFeatures) -> list[Panel]:
     inputs = [whole_image(pair.image), *(view.pixels for view in pair.views)]
     image, *views = component_colours([network.stages(pixels)["trunk"] for pixels in inputs])
     height, width = pair.image.shape[:2]
-    shape = fit(Image.new("RGB", (width, height)), WIDEST, SIDE).size
-    whole = Image.fromarray(image).resize(shape, Image.Resampling.NEAREST)
-    panels = [Panel(whole, "Features of the image", f"{image.shape[1]} x {image.shape[0]} cells of the trunk")]
+    note = f"{image.shape[1]} x {image.shape[0]} cells of the trunk"
+    panels = [colours_panel("Features of the image", image, width / height, note)]
     for number, (colours, frame) in enumerate(zip(views, VIEW_COLOURS, strict=True), start=1):
-        view = Image.fromarray(colours).resize((SIDE, SIDE), Image.Resampling.NEAREST)
-        panels.append(Panel(framed(view, frame), f"Features of view {number}", "same colours as left", frame))
+        panels.append(colours_panel(f"Features of view {number}", colours, 1.0, "same colours as left", frame))
     return panels
+
+
+def colours_panel(title: str, colours: np.ndarray, aspect: float, note: str = "", frame: str = INK) -> Panel:
+    """The colours (h, w, 3) of cells, stretched over what they are the features of."""
+
+    def draw(axes: "Axes") -> None:
+        axes.imshow(colours, interpolation="nearest", extent=(0, aspect, 1, 0))
+
+    return Panel(title, draw, aspect, note, frame)

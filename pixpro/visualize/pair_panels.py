@@ -1,23 +1,25 @@
 """A pair of views -> panels: the image with both crops and their matched cells, and each view with its cells."""
 
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
 import numpy as np
-from PIL import Image, ImageDraw
 
 from pixpro.data.views import View
-from pixpro.visualize.drawing import (
-    VIEW_COLOURS,
-    Panel,
-    draw_grid,
-    fit,
-    framed,
-    outline_cell,
-    place_colours,
-    tint_cells,
-)
 from pixpro.visualize.pair import Pair, displayable
+from pixpro.visualize.sheet import VIEW_COLOURS, Panel, outline_cell, show_cells
 
-SIDE = 336  # of a view's panel
-WIDEST = 760  # of the image's panel
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def place_colours(places: np.ndarray) -> np.ndarray:
+    """A colour for each place in the unit square: (N, 2) -> (N, 3) uint8; hue tells x, brightness tells y."""
+    from matplotlib.colors import hsv_to_rgb
+
+    x, y = np.clip(places, 0, 1).T
+    return (255 * hsv_to_rgb(np.stack([0.8 * x, 0.8 - 0.15 * y, 1 - 0.6 * y], axis=-1))).astype(np.uint8)
 
 
 def shared_colours(centers1: np.ndarray, centers2: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -30,66 +32,62 @@ def shared_colours(centers1: np.ndarray, centers2: np.ndarray, positives: np.nda
     return place_colours((centers1 - low) / span), place_colours((centers2 - low) / span)
 
 
-def view_image(pixels: np.ndarray, colours: np.ndarray, matched: np.ndarray, side: int = SIDE) -> Image.Image:
-    """A view with its grid: matched cells tinted, the others darkened. colours (N, 3), matched (N,) bool."""
+def draw_view(
+    axes: "Axes", pixels: np.ndarray, colours: np.ndarray, matched: np.ndarray, framed: Sequence[int] = ()
+) -> None:
+    """A view with its grid: matched cells tinted, others darkened, some framed. colours (N, 3), matched (N,) bool."""
     cells = round(len(matched) ** 0.5)
-    image = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
-    grid = np.where(matched[:, None], colours, 0).astype(np.uint8).reshape(cells, cells, 3)
-    image = tint_cells(image, grid, np.full((cells, cells), 0.5))
-    draw_grid(image, cells, cells)
-    return image
+    show_cells(axes, pixels, np.where(matched[:, None], colours, 0).astype(np.uint8).reshape(cells, cells, 3), 0.5)
+    inner = np.arange(1, cells)
+    axes.vlines(inner, 0, cells, color="white", alpha=0.45, linewidth=0.8)
+    axes.hlines(inner, 0, cells, color="white", alpha=0.45, linewidth=0.8)
+    for cell in framed:
+        outline_cell(axes, cell, cells)
 
 
-def source_image(pair: Pair, colours: tuple[np.ndarray, np.ndarray], cell: int) -> Image.Image:
+def draw_source(axes: "Axes", pair: Pair, colours: tuple[np.ndarray, np.ndarray], cell: int) -> None:
     """The image with both crops, their cells' centres, and a line between the centres of each matched pair."""
-    whole = Image.fromarray(pair.image)
-    image = fit(whole, WIDEST, SIDE)
-    scale = np.array([image.width / whole.width, image.height / whole.height])
-    # drawn at twice the size and scaled down: Pillow's lines have no antialiasing
-    canvas = image.resize((image.width * 2, image.height * 2), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(canvas, "RGBA")
-    centers = [pair.centers(view) * scale * 2 for view in (0, 1)]
-    for view, colour in enumerate(VIEW_COLOURS):
-        x0, y0, x1, y1 = (pair.edges[view][0].numpy().reshape(2, 2) * scale * 2).ravel()
-        box = (min(x0, x1), y0, max(max(x0, x1) - 1, min(x0, x1)), max(y1 - 1, y0))
-        draw.rectangle(box, fill=(*colour, 28))
-        draw.rectangle(box, outline=(255, 255, 255, 200), width=9)
-        draw.rectangle(box, outline=(*colour, 255), width=6)
-    for row, column in np.argwhere(pair.positives):
-        draw.line([*centers[0][row], *centers[1][column]], fill=(*colours[0][row].tolist(), 235), width=4)
-    for view, colour in enumerate(VIEW_COLOURS):
-        for x, y in centers[view]:
-            draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=(*colour, 255), outline=(255, 255, 255, 220))
-    x, y = centers[0][cell]
-    draw.ellipse((x - 12, y - 12, x + 12, y + 12), outline=(0, 0, 0, 255), width=6)
-    draw.ellipse((x - 11, y - 11, x + 11, y + 11), outline=(255, 255, 255, 255), width=4)
-    return canvas.resize(image.size, Image.Resampling.LANCZOS)
+    from matplotlib.collections import LineCollection
+
+    height, width = pair.image.shape[:2]
+    axes.imshow(pair.image, interpolation="bicubic", extent=(0, width, height, 0))
+    centers = [pair.centers(view) for view in (0, 1)]
+    for box, colour in zip(pair.edges, VIEW_COLOURS, strict=True):
+        x0, y0, x1, y1 = box[0].tolist()
+        for edge, line in (("white", 3.2), (colour, 2.0)):
+            axes.fill((x0, x1, x1, x0), (y0, y0, y1, y1), fill=False, edgecolor=edge, linewidth=line)
+    pairs = np.argwhere(pair.positives)
+    ends = np.stack([centers[0][pairs[:, 0]], centers[1][pairs[:, 1]]], axis=1)
+    axes.add_collection(LineCollection(ends, colors=colours[0][pairs[:, 0]] / 255, linewidths=1.3), autolim=False)
+    for places, colour in zip(centers, VIEW_COLOURS, strict=True):
+        axes.scatter(*places.T, s=6, color=colour, edgecolors="white", linewidths=0.4, zorder=3)
+    for edge, line in (("black", 3.0), ("white", 1.6)):
+        axes.scatter(*centers[0][cell], s=55, facecolors="none", edgecolors=edge, linewidths=line, zorder=4)
 
 
 def view_panels(
-    views: tuple[View, View], colours: tuple[np.ndarray, np.ndarray], positives: np.ndarray, cell: int, side: int
+    views: tuple[View, View], colours: tuple[np.ndarray, np.ndarray], positives: np.ndarray, cell: int
 ) -> list[Panel]:
     """View 1 and view 2, (1, 3, S, S) each, with their cells; `cell` of view 1 and its matches are framed in white."""
     panels = []
     for number, (view, place) in enumerate(zip(views, colours, strict=True)):
-        matched = positives.any(1 - number)
-        image = view_image(displayable(view.pixels[0]), place, matched, side)
-        cells = round(len(matched) ** 0.5)
-        for framed_cell in [cell] if number == 0 else np.flatnonzero(positives[cell]):
-            outline_cell(image, int(framed_cell), cells, cells, (255, 255, 255))
+        matched, framed = positives.any(1 - number), [cell] if number == 0 else np.flatnonzero(positives[cell])
+
+        pixels = displayable(view.pixels[0])
+        draw = partial(draw_view, pixels=pixels, colours=place, matched=matched, framed=framed)
         flipped = ", flipped" if view.box[0, 0] > view.box[0, 2] else ""
         note = f"{matched.sum()} of {matched.size} cells have a match{flipped}"
-        panels.append(Panel(framed(image, VIEW_COLOURS[number]), f"View {number + 1}", note, VIEW_COLOURS[number]))
+        panels.append(Panel(f"View {number + 1}", draw, note=note, colour=VIEW_COLOURS[number]))
     return panels
 
 
 def pair_panels(pair: Pair, cell: int) -> list[Panel]:
     """Three panels: the image, view 1 and view 2; `cell` of view 1 and its matches are framed in white."""
     colours = shared_colours(pair.centers(0), pair.centers(1), pair.positives)
-    views = view_panels(pair.views, colours, pair.positives, cell, SIDE)
     height, width, _ = pair.image.shape
-    source = Panel(source_image(pair, colours, cell), "Image", f"{width} x {height} pixels; lines join matched cells")
-    return [source, *views]
+    note = f"{width} x {height} pixels; lines join matched cells"
+    source = Panel("Image", partial(draw_source, pair=pair, colours=colours, cell=cell), width / height, note)
+    return [source, *view_panels(pair.views, colours, pair.positives, cell)]
 
 
 def pair_summary(pair: Pair, cell: int) -> str:

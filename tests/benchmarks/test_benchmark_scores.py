@@ -12,12 +12,9 @@ def test_a_row_has_mean_spread_and_number_of_runs():
             "k-NN": {"PixPro": [0.1, 0.1, 0.1], "untrained": [0]},
         }
     )
-    assert table.splitlines() == [
-        "| | dense matching | k-NN |",
-        "|---|---|---|",
-        "| PixPro (3) | 60.0 ± 10.0 | 10.0 ± 0.0 |",
-        "| untrained (1) | 25.0 | 0.0 |",
-    ]
+    head, rule, *rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+    assert head == ["", "", "dense matching", "k-NN", ""] and not "".join(rule).strip("-")
+    assert rows == [["", "PixPro (3)", "60.0 ± 10.0", "10.0 ± 0.0", ""], ["", "untrained (1)", "25.0", "0.0", ""]]
 
 
 def test_runs_that_are_not_there_are_named(capsys, tmp_path):

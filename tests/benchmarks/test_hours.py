@@ -58,7 +58,7 @@ def test_a_figure_that_changes_in_the_data_file_changes_the_page():
     other["rows"][0]["images_per_second"] *= 2
     other["data"]["images_per_second_per_core"] = 100
     changed = fill(PAGE, sections(other))
-    assert "28.98 h" in changed and "| 3,200 | 32 |" in changed and changed != PAGE
+    assert "28.98 h" in changed and re.search(r"\| 3,200 +\| 32 +\|", changed) and changed != PAGE
     assert fill(changed, sections(MEASURED)) == PAGE
 
 
@@ -91,7 +91,7 @@ def test_measured_rows_take_the_place_of_those_that_were_not_run():
     assert (several["images_per_second"], several["devices"], several["efficiency"]) == (2.0, 2, 0.9)
     assert found["Chip, 2 cores, 1 rank"]["images_per_second"] == 3.8
     assert found["another"]["images_per_second"] is None
-    assert "| 3.6 |" in hours_table([several])[2]
+    assert "3.6" in [cell.strip() for cell in hours_table([several])[2].split("|")]
 
 
 def test_gpus_are_counted_by_ranks():
@@ -112,7 +112,8 @@ def test_the_program_takes_a_result_into_file_and_page(tmp_path, monkeypatch, ca
         monkeypatch.setattr(program, name, tmp_path / name, raising=False)
     assert program.main(["--take", str(tmp_path / "result")]) == 0
     # 128,116,700 images at 3.6 a second are 9886 hours.
-    assert "| Chip, 2 cores, 2 ranks |" in (tmp_path / "PAGE").read_text() and "9,886 h" in capsys.readouterr().out
+    assert re.search(r"\| Chip, 2 cores, 2 ranks +\|", (tmp_path / "PAGE").read_text())
+    assert "9,886 h" in capsys.readouterr().out
     (tmp_path / "result").write_text("no JSON")
     assert program.main(["--take", str(tmp_path / "result")]) == 2
     assert "cannot be read as JSON" in capsys.readouterr().err

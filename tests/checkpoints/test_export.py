@@ -8,6 +8,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 import torchvision
 from torch import nn
@@ -45,8 +46,6 @@ def exported(trained, tmp_path_factory):
 
     @functools.cache
     def exported(format: str) -> Path:
-        if format == "safetensors":
-            pytest.importorskip("safetensors")
         return export(trained[0], tmp_path_factory.mktemp(format) / "out.pth", format)
 
     return exported
@@ -97,7 +96,6 @@ def test_timm_itself_loads_the_export(trained, exported):
 
 
 def test_safetensors_itself_reads_the_export(trained, exported):
-    safetensors = pytest.importorskip("safetensors")
     with safetensors.safe_open(exported("safetensors"), framework="pt") as file:
         assert file.metadata()["arch"] == "resnet18" and file.metadata()["epoch"] == "12"
         assert torch.equal(file.get_tensor("conv1.weight"), trained[1].encoder.conv1.weight)
@@ -177,12 +175,6 @@ def test_the_checkpoint_is_not_overwritten_by_its_export(trained, tmp_path):
         export(trained[0], tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         export(trained[0], tmp_path / "none" / "out.pth")
-
-
-def test_without_safetensors_one_line_says_what_to_install(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install safetensors"):
-        export(trained[0], tmp_path / "out", "safetensors")
 
 
 def test_the_command_line_reports_what_it_wrote(trained, tmp_path, capsys):

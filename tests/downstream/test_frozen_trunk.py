@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import update_bn
 
-from downstream.probes.frozen_trunk import calibrate, central_view, untrained_trunk
+from downstream.probes.frozen_trunk import central_view, untrained_trunk
 
 
 def test_untrained_trunks_follow_the_seed_and_are_calibrated():
@@ -15,7 +16,7 @@ def test_untrained_trunks_follow_the_seed_and_are_calibrated():
     assert torch.equal(trunk.conv1.weight, again.conv1.weight)
     assert not torch.equal(trunk.conv1.weight, other.conv1.weight)
     batch = torch.randn(8, 3, 64, 64) * 3 + 1
-    calibrate(trunk, [batch])
+    update_bn([batch], trunk)
     assert not trunk.training
     normalised = trunk.bn1(trunk.conv1(batch))
     torch.testing.assert_close(normalised.mean((0, 2, 3)), torch.zeros(64), atol=1e-4, rtol=0)

@@ -31,7 +31,7 @@ if mode == "fail":
 if mode == "die":
     os.kill(os.getppid(), signal.SIGKILL)
     sys.exit(1)
-names = re.findall(r"^[a-z]+", pathlib.Path("requirements.txt").read_text(), re.M)
+names = re.findall(r"^[a-z0-9]+", pathlib.Path("requirements.txt").read_text(), re.M)
 for name in [*names, "pixpro"]:
     info = pathlib.Path(sysconfig.get_path("purelib"), name + "-99.dist-info")
     info.mkdir(exist_ok=True)

@@ -145,9 +145,9 @@ def test_an_unknown_option_is_refused_and_help_is_shown_with_nothing_made(projec
 @pytest.mark.parametrize(
     ("before", "words"),
     [
-        ("import sys; sys.version_info = (3, 8, 18, 'final', 0)", ["3.8.18", "3.10 or newer"]),
+        ("import sys; sys.version_info = (3, 8, 18, 'final', 0)", ["3.8.18", "3.11 or newer"]),
         ("import sys; sys.modules['ensurepip'] = None", ["venv module", "python3-venv"]),
-        ("raise SystemExit(127)", ["no Python found", "3.10 or newer"]),
+        ("raise SystemExit(127)", ["no Python found", "3.11 or newer"]),
     ],
     ids=["too old", "no venv module", "missing"],
 )

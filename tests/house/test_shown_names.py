@@ -5,6 +5,7 @@ import pickle
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,9 @@ from PIL import Image
 from pixpro.errors import UserError, printable
 from pixpro.plan import check
 from pixpro.visualize import command
-from pixpro.visualize.html_page import Section, html_page
+from pixpro.visualize.figure import drawn, wrapped
+from pixpro.visualize.page import Picture, Section, Table
+from pixpro.visualize.page import page as html_page
 
 HOSTILE = "<img src=x onerror=alert(1)>\n\x1b[2J\x9b2J\u202egpj.jpg"
 PLAIN = "<img src=x onerror=alert(1)>\\n\\x1b[2J\\x9b2J\\u202egpj.jpg"
@@ -40,7 +43,8 @@ class Page(HTMLParser):
 
 
 def page(name: str) -> str:
-    return html_page(name, name, [Section(name, Image.new("RGB", (1, 1)), name)] * 2)
+    picture, table = Picture(Image.new("RGB", (1, 1)), name), Table([name], [[name]])
+    return html_page(name, name, [Section(name, [name], [picture], table, [name])] * 2, name)
 
 
 @settings(max_examples=100, deadline=None)
@@ -59,7 +63,31 @@ def test_no_name_adds_to_a_page_more_than_its_text(name):
 
 def test_a_page_shows_control_characters_by_their_codes():
     seen = Page(page(HOSTILE))
-    assert seen.alt == [PLAIN] * 2 and seen.text.count(PLAIN) == 7  # title, heading, text, 2 links, 2 sections
+    assert seen.alt == [PLAIN] * 2 and seen.text.count(PLAIN) == 16
+
+
+def written(text: str, **style: object) -> np.ndarray:
+    """What a drawing shows of a text: (H, W, 3)."""
+
+    def draw(figure):
+        figure.set_size_inches(4, 1)
+        figure.text(0.05, 0.5, text, **style)
+
+    return np.asarray(drawn(draw, dpi=100))
+
+
+@pytest.mark.parametrize("name", ["$x$", r"\frac{1}{2}", r"$\frac{a$", "^_{}$$", r"$\undefined$"])
+def test_drawings_show_the_marks_of_mathematics_as_they_are(name):
+    assert np.array_equal(written(name), written(name, parse_math=False))
+    assert not np.array_equal(written("$x$"), written("$x$", parse_math=True))  # what it would be otherwise
+
+
+@pytest.mark.parametrize("name", ["漢字.jpg", "\U0001f600.png", HOSTILE, "\udcff", "עברית", "a" * 300])
+def test_drawings_survive_letters_without_a_shape_and_say_nothing(name, capfd, recwarn):
+    lines = wrapped(name, 2.0, 9)
+    assert "".join(lines).replace(" ", "") == printable(name).replace(" ", "")
+    assert (written("\n".join(lines)) != written("")).any()
+    assert not recwarn.list and capfd.readouterr() == ("", "")
 
 
 def test_file_names_are_printed_on_one_line():

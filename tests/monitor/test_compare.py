@@ -1,4 +1,4 @@
-"""Curves of runs: what is read, where ticks lie, that lines are where the numbers say, and files that are wrong."""
+"""Curves of runs: what is read, that lines are where the numbers say, and files that are wrong."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ from PIL import Image
 
 from pixpro.errors import UserError
 from pixpro.monitor.compare import curve, main, read_rows, run_names
-from pixpro.visualize import chart
-from pixpro.visualize.chart import COLOURS, Panel, draw_chart, draw_panel, label, ticks
+from pixpro.visualize.chart import COLOURS, WIDTH, Panel, draw_chart
+from pixpro.visualize.figure import DPI
 
 
 def run(folder: Path, values: list) -> Path:
@@ -20,56 +20,46 @@ def run(folder: Path, values: list) -> Path:
     return folder
 
 
-def coloured(image: Image.Image, colour: tuple) -> np.ndarray:
+def coloured(image: Image.Image, colour: str) -> np.ndarray:
     """(N, 2) rows and columns of the pixels of a colour."""
-    return np.argwhere((np.asarray(image).astype(int) == colour).all(axis=2))
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 100, [0, 20, 40, 60, 80, 100]),
-        (-3.9, 0.1, [-4, -3, -2, -1, 0, 1]),
-        (0.1, 0.35, [0.1, 0.15, 0.2, 0.25, 0.3, 0.35]),
-        (0, 1e-6, [0, 2e-7, 4e-7, 6e-7, 8e-7, 1e-6]),
-    ],
-)
-def test_ticks_are_round_and_hold_all_values(low, high, expected):
-    assert ticks(low, high) == pytest.approx(expected, abs=1e-12)
-
-
-def test_labels_have_the_digits_of_their_step():
-    assert [label(value, step) for value, step in [(0.15, 0.05), (-4, 1), (200, 50), (2e-7, 2e-7), (3e5, 1e5)]] == [
-        "0.15",
-        "-4",
-        "200",
-        "2e-07",
-        "3e+05",
-    ]
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return np.argwhere((np.asarray(image) == rgb).all(axis=2))
 
 
 def test_a_line_goes_through_its_points():
-    image = draw_panel(Panel("loss", [[(0, 0), (50, 1), (100, 0)]]), COLOURS[:1])
-    pixels = coloured(image, COLOURS[0]) / chart.SCALE
-    width, height = chart.WIDTH - chart.LEFT - chart.RIGHT, chart.HEIGHT - chart.TOP - chart.BOTTOM
-    middle = pixels[np.abs(pixels[:, 1] - (chart.LEFT + width / 2)) < 0.6]
-    quarter = pixels[np.abs(pixels[:, 1] - (chart.LEFT + width / 4)) < 0.6]
-    assert middle[:, 0].mean() == pytest.approx(chart.TOP, abs=3)
-    assert quarter[:, 0].mean() == pytest.approx(chart.TOP + height / 2, abs=3)
+    """From (0, 0) up to (50, 1), half way down at 75, and back to 0 at 100."""
+    pixels = coloured(draw_chart([Panel("loss", [[(0, 0), (50, 1), (100, 0)]])]), COLOURS[0])
+    (top, left), (bottom, right) = pixels.min(axis=0), pixels.max(axis=0)
+    assert right - left > 2.5 * DPI and bottom - top > 1.2 * DPI
+
+    def height(x: float) -> float:
+        column = left + (right - left) * x / 100
+        return (bottom - pixels[np.abs(pixels[:, 1] - column) < 2][:, 0].mean()) / (bottom - top)
+
+    assert [height(x) for x in (1, 25, 50, 75, 99)] == pytest.approx([0.02, 0.5, 1, 0.5, 0.02], abs=0.03)
 
 
 def test_each_run_has_its_colour_in_the_panel_and_in_the_legend():
-    chart_ = draw_chart([Panel("loss", [[(0, 0), (1, 1)], [(0, 1), (1, 1)]])], ["one", "two"])
+    chart = draw_chart([Panel("loss", [[(0, 0), (1, 1)], [(0, 1), (1, 1)]])], ["one", "_two"])
     for colour in COLOURS[:2]:
-        rows = coloured(chart_, colour)[:, 0]
-        assert rows.min() < 30 < rows.max()
+        rows = coloured(chart, colour)[:, 0]
+        assert rows.min() < 0.25 * DPI < rows.max()
+    assert draw_chart([Panel("loss", [[(0, 0)]])]).height < chart.height  # one run needs no legend
 
 
 @pytest.mark.parametrize(
-    "points", [[], [(5, 1.0)], [(1, 2.0), (2, 2.0)], [(1, 0.0), (2, 0.0)], [(1, 1e30), (2, -1e30)]]
+    "points",
+    [
+        [],
+        [(5, 1.0)],
+        [(1, 2.0), (2, 2.0)],
+        [(1, 0.0), (2, 0.0)],
+        [(1, 1e30), (2, -1e30)],
+        [(1, 1.0), (2, float("nan")), (3, float("inf"))],
+    ],
 )
 def test_few_equal_and_extreme_values_are_drawn(points):
-    assert draw_chart([Panel("x", [points])], ["run"]).size[0] == chart.WIDTH
+    assert draw_chart([Panel("x", [points])], ["run"]).size[0] == WIDTH * DPI
 
 
 def test_many_names_wrap_in_the_legend():
@@ -97,9 +87,9 @@ def test_the_command_writes_a_small_png(tmp_path, capsys):
     out = tmp_path / "curves.png"
     assert main([*runs, "--out", str(out)]) == 0 and str(out) in capsys.readouterr().out
     image = Image.open(out)
-    assert image.format == "PNG" and image.width == 2 * chart.WIDTH and out.stat().st_size < 100_000
+    assert image.format == "PNG" and image.width == 2 * WIDTH * DPI and out.stat().st_size < 100_000
     assert main([*runs, "--out", str(out), "--metrics", "lr", "--labels", "first", "second"]) == 0
-    assert Image.open(out).width == chart.WIDTH
+    assert Image.open(out).width == WIDTH * DPI
 
 
 @pytest.mark.parametrize("case", ["missing", "empty", "labels", "unwritable"])

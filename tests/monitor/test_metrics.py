@@ -24,6 +24,7 @@ def clock(monkeypatch):
     """A clock that moves only when told."""
     now = [100.0]
     monkeypatch.setattr("pixpro.monitor.console.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
     return now
 
 
@@ -70,8 +71,8 @@ def test_durations_read_well(seconds, text):
 def test_pipes_and_dumb_terminals_get_plain_lines(stream, term, monkeypatch, clock):
     out = stream()
     console_ = console(out, monkeypatch, term)
-    clock[0] += 30
     for number in range(1, 21):
+        clock[0] += 1.5
         console_.step(number)
     console_.report(20, {"loss": -2.0, "images_per_second": 123.4})
     console_.line("warning: something")
@@ -83,39 +84,92 @@ def test_pipes_and_dumb_terminals_get_plain_lines(stream, term, monkeypatch, clo
 
 def test_without_TERM_lines_are_plain(monkeypatch):
     monkeypatch.delenv("TERM", raising=False)
-    assert not Console(0, 10, 5, Terminal()).live
+    out = Terminal()
+    console_ = Console(0, 10, 5, out)
+    for number in range(1, 11):
+        console_.step(number)
+    console_.close()
+    assert out.getvalue() == ""
+
+
+def screen(written: str) -> list[str]:
+    """The lines that a terminal shows of what was written to it, without spaces at their ends."""
+    lines, column = [[]], 0
+    for character in written:
+        if character == "\n":
+            lines.append([])
+            column = 0
+        elif character == "\r":
+            column = 0
+        else:
+            lines[-1][column : column + 1] = [character]
+            column += 1
+    return ["".join(line).rstrip() for line in lines]
 
 
 def test_a_terminal_gets_a_bar_below_its_lines(monkeypatch, clock):
     out = Terminal()
     console_ = console(out, monkeypatch)
     for number in (1, 50):
-        clock[0] += 1
+        clock[0] = 100 + 0.04 * number
         console_.step(number)
+    bar = screen(out.getvalue())[0]
+    assert bar.endswith("  25%  epoch 1/2  step 50/200  ETA 6 s (epoch 2 s)")
+    drawn, rest = bar[: bar.index("  25%")], 99 - len("  25%  epoch 1/2  step 50/200  ETA 6 s (epoch 2 s)")
+    assert len(bar) <= 99 and drawn.count("#") == pytest.approx(rest / 4, abs=1)
     console_.line("a line")
+    assert screen(out.getvalue()) == ["a line", bar]
     console_.close()
-    pieces = out.getvalue().split("\r\x1b[K")
-    assert pieces[0] == "" and pieces[3].split("\n")[0] == "a line" and pieces[-1] == ""
-    bar = pieces[2]
-    assert pieces[3].split("\n")[1] == bar
-    assert bar == "█" * 7 + "░" * 23 + "  25%  epoch 1/2  step 50/200  ETA 6 s (epoch 2 s)"
+    assert screen(out.getvalue()) == ["a line", ""]
 
 
-def test_the_bar_is_drawn_ten_times_a_second_at_most_but_always_at_the_end(monkeypatch, clock):
+def test_nothing_is_drawn_before_the_first_step(monkeypatch, clock):
+    out = Terminal()
+    console(out, monkeypatch).line("what is going to happen")
+    assert out.getvalue() == "what is going to happen\n"
+
+
+def test_the_bar_is_drawn_ten_times_a_second_at_most(monkeypatch, clock):
     out = Terminal()
     console_ = console(out, monkeypatch)
     for number in range(1, 201):
         clock[0] += 0.01
         console_.step(number)
-    assert out.getvalue().count("\r") == 21
-    assert "100%" in out.getvalue().split("\r")[-1]
+    drawn = [text for text in out.getvalue().split("\r") if "step" in text]
+    assert 15 <= len(drawn) <= 20 and len(set(drawn)) == len(drawn)
 
 
 @pytest.mark.parametrize("columns", [1, 20, 60, 80, 200])
 def test_the_bar_never_fills_the_last_column(columns, monkeypatch, clock):
-    console_ = console(Terminal(), monkeypatch)
+    out = Terminal()
+    console_ = console(out, monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(columns))
     for number in (1, 100, 200):
-        assert len(console_.bar(number, columns)) < max(columns, 1)
+        clock[0] += 1
+        console_.step(number)
+    assert max(len(line) for line in out.getvalue().split("\r")) < max(columns, 2)
+
+
+def test_the_time_left_follows_the_speed_of_late(monkeypatch, clock):
+    """A machine that has become four times slower takes four times as long for the rest."""
+    console_ = Console(0, 10_000, 100, io.StringIO())
+    for number in range(1, 2001):
+        clock[0] += 1
+        console_.step(number)
+    assert console_.time_left(2000) == f"ETA {duration(8000)}"
+    for number in range(2001, 2301):
+        clock[0] += 4
+        console_.step(number)
+    assert console_.pace.each == pytest.approx(4, rel=0.05)  # the mean since the start is 1.4
+    assert "ETA 8 h" in console_.time_left(2300)  # 7700 steps of 4 s are 8 h 33 min
+
+
+def test_one_slow_step_does_not_change_the_time_left_much(monkeypatch, clock):
+    console_ = Console(0, 10_000, 100, io.StringIO())
+    for number in range(1, 1001):
+        clock[0] += 30 if number == 1000 else 1
+        console_.step(number)
+    assert console_.pace.each < 1.3
 
 
 def test_a_resumed_run_is_timed_from_where_it_started(monkeypatch, clock):

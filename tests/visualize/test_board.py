@@ -19,13 +19,11 @@ from pixpro.data.views import View
 from pixpro.errors import UserError
 from pixpro.images import open_images
 from pixpro.visualize.board import pairs_image, pairs_picture
-from pixpro.visualize.drawing import VIEW_COLOURS
 from pixpro.visualize.feature_panels import CYAN
 from pixpro.visualize.pair import busiest_cell
+from pixpro.visualize.sheet import VIEW_COLOURS
 from tests.helpers.pictures import folder
 from tests.helpers.runs import STEPS, TinyTrunk, arguments, rows, weights
-
-SIDE = 192
 
 
 def views(*boxes: tuple[float, float, float, float]) -> View:
@@ -33,9 +31,16 @@ def views(*boxes: tuple[float, float, float, float]) -> View:
     return View(torch.randn(len(boxes), 3, 64, 64), torch.tensor(boxes))
 
 
-def frames(picture: torch.Tensor, colour: tuple[int, int, int]) -> np.ndarray:
+def frames(picture: torch.Tensor, colour: str) -> np.ndarray:
     """Where a picture has exactly this colour: (H, W) bool."""
-    return (picture.permute(1, 2, 0).numpy() == colour).all(2)
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return (picture.permute(1, 2, 0).numpy() == rgb).all(2)
+
+
+def strokes(mask: np.ndarray, axis: int) -> list[float]:
+    """Middles of the straight lines of more than 100 pixels in a mask, those across `axis`."""
+    there = np.flatnonzero(mask.sum(axis) > 100)
+    return [group.mean() for group in np.split(there, np.flatnonzero(np.diff(there) > 5) + 1)]
 
 
 def test_the_nearest_cell_is_framed_where_it_is():
@@ -45,12 +50,14 @@ def test_the_nearest_cell_is_framed_where_it_is():
     maps2 = torch.eye(4)[None].reshape(1, 4, 2, 2)
     maps1 = torch.zeros(1, 4, 2, 2)
     maps1[:, 3] = 1
-    picture = pairs_image(view1, view2, maps1, maps2, side=SIDE)
+    picture = pairs_image(view1, view2, maps1, maps2)
     cyan, blue = frames(picture, CYAN), frames(picture, VIEW_COLOURS[1])
-    upright, level = (np.flatnonzero(blue.sum(axis) > SIDE) for axis in (0, 1))  # sides of the two blue frames
-    panel = upright[upright > upright[0] + SIDE + 10][0] + 4  # where the last panel's picture begins
-    top, left = (np.flatnonzero(cyan.any(axis))[0] for axis in (1, 0))
-    assert left == pytest.approx(panel + SIDE / 2, abs=4) and top == pytest.approx(level[0] + 4 + SIDE / 2, abs=4)
+    (*_, left, right), (top, bottom) = strokes(blue, 0), strokes(blue, 1)  # of the last panel
+    assert len(strokes(blue, 0)) == 4 and right - left == pytest.approx(bottom - top, abs=2)
+    rows, columns = (np.flatnonzero(cyan.any(axis)) for axis in (1, 0))
+    cell = (right - left) / 2
+    assert (columns[0] - left, rows[0] - top) == pytest.approx((cell, cell), abs=0.1 * cell)
+    assert (right - columns[-1], bottom - rows[-1]) == pytest.approx((0, 0), abs=0.1 * cell)
 
 
 def test_pairs_that_overlap_come_first():
@@ -140,7 +147,7 @@ def test_a_run_draws_at_its_beginning_at_each_evaluation_and_at_its_end(tiny, tm
         first, last = (
             Image.open(io.BytesIO(events.Images("pairs")[i].encoded_image_string)).convert("RGB") for i in (0, -1)
         )
-        assert first.size[0] > 3 * SIDE and first.tobytes() != last.tobytes()  # the weights have moved
+        assert first.size[0] == 800 and first.tobytes() != last.tobytes()  # the weights have moved
 
 
 def test_pictures_change_nothing_in_the_training(tiny, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Pictures of pairs show what the loss is given, for any shape of image, and nothing on them is cut off."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ from PIL import Image
 
 from pixpro.scenes.drawing import draw_scene
 from pixpro.visualize import pair
-from pixpro.visualize.drawing import INK, Panel, fit, heat_colours, place_colours, sheet, wrapped
+from pixpro.visualize.feature_panels import draw_heat
+from pixpro.visualize.figure import DPI, drawn, wrapped
 from pixpro.visualize.pair import displayable, make_pair
-from pixpro.visualize.pair_panels import pair_panels, pair_summary, view_image
+from pixpro.visualize.pair_panels import draw_source, draw_view, pair_panels, pair_summary, place_colours
+from pixpro.visualize.sheet import GAP, Panel, sheet
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +21,16 @@ def photo(tmp_path_factory):
     path = tmp_path_factory.mktemp("photos") / "photo.jpg"
     Image.fromarray(draw_scene(0, 14).pixels).save(path, quality=95)
     return path
+
+
+def alone(draw, *arguments, side: int = 224) -> np.ndarray:
+    """The pixels (side, side, 3) of what a function draws on a pair of axes without a rim."""
+
+    def on(figure):
+        figure.set_size_inches(side / 100, side / 100)
+        draw(figure.add_axes((0, 0, 1, 1), xticks=[], yticks=[], frameon=False), *arguments)
+
+    return np.asarray(drawn(on, dpi=100)).astype(int)
 
 
 def test_cells_are_drawn_where_the_views_show_them(tmp_path, monkeypatch):
@@ -41,7 +55,7 @@ def test_matched_cells_have_the_colour_of_their_partners_and_others_are_dark(pho
     matched = next(m for m in (make_pair(photo, seed=s).positives.any(1) for s in range(50)) if 9 < m.sum() < 40)
     colours = np.full((49, 3), 200, np.uint8)
     white = np.full((224, 224, 3), 255, np.uint8)
-    picture = np.asarray(view_image(white, colours, matched, side=224)).astype(int)
+    picture = alone(draw_view, white, colours, matched)
     middles = picture[16::32, 16::32].reshape(49, 3).mean(1)
     assert np.abs(middles[matched] - (255 + 200) / 2).max() <= 2 and middles[~matched].max() <= 130
 
@@ -54,9 +68,30 @@ def test_place_colours_tell_places_apart():
 
 
 def test_heat_grows_brighter_with_the_value():
-    brightness = heat_colours(np.linspace(0, 1, 20)).astype(float) @ [0.299, 0.587, 0.114]
+    values, black = np.arange(49) / 49, np.zeros((224, 224, 3), np.uint8)
+    brightness = alone(draw_heat, black, values, {})[16::32, 16::32].reshape(49, 3) @ [0.299, 0.587, 0.114]
     assert (np.diff(brightness) > 0).all()
-    assert (heat_colours(np.array([-0.5])) == heat_colours(np.array([0.0]))).all()
+
+
+def test_the_source_shows_both_crops_and_the_lines_between_matched_centres(photo):
+    """Where a matched pair of cells lies apart, the picture has the pair's colour half way between them."""
+    made = next(m for m in (make_pair(photo, seed=s, image_size=128) for s in range(50)) if 2 < m.positives.sum() < 9)
+    made = dataclasses.replace(made, image=np.full_like(made.image, 255))
+    colours = (np.full((16, 3), (200, 0, 200), np.uint8),) * 2
+    height, width = made.image.shape[:2]
+    picture = alone(draw_source, made, colours, 0, side=1000)
+    scale = 1000 / max(height, width)
+    margin = (1000 - scale * np.array([width, height])) / 2
+    for row, column in np.argwhere(made.positives):
+        ends = [made.centers(0)[row], made.centers(1)[column]]
+        if np.hypot(*(ends[0] - ends[1])) * scale > 40:
+            x, y = np.round(sum(ends) / 2 * scale + margin).astype(int)
+            assert (np.abs(picture[y - 2 : y + 3, x - 2 : x + 3] - (200, 0, 200)).max(2) < 30).any()
+    for edges, rgb in zip(made.edges, ((0xE6, 0x61, 0x00), (0x1A, 0x6E, 0xCC)), strict=True):
+        x0, y0, x1, y1 = (edges[0].numpy().reshape(2, 2) * scale + margin).ravel()
+        rows, columns = np.nonzero((picture == rgb).all(2))
+        assert (columns.min(), columns.max()) == pytest.approx((min(x0, x1), max(x0, x1)), abs=3)
+        assert (rows.min(), rows.max()) == pytest.approx((y0, y1), abs=3)
 
 
 @pytest.mark.parametrize("size", [(900, 60), (60, 900), (1, 1), (7, 5), (3000, 10), (300, 200)])
@@ -64,33 +99,37 @@ def test_images_of_any_shape_give_a_readable_sheet(tmp_path, size):
     path = tmp_path / "image.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)).save(path)
     made = make_pair(path, image_size=64)
-    panels = pair_panels(made, 0)
-    for panel in panels:
-        assert panel.image.width <= 800 and panel.image.height <= 360
-    picture = sheet([panels], "image.png", pair_summary(made, 0))
-    assert 700 <= picture.width <= 1700 and 400 <= picture.height <= 900
+    picture = sheet([pair_panels(made, 0)], "image.png", pair_summary(made, 0))
+    assert picture.width == 8 * DPI and 2 * DPI <= picture.height <= 5 * DPI
 
 
 def test_long_names_are_broken_not_cut_off():
-    name = "a" * 400 + " and the rest of the name"
-    picture = sheet([[Panel(Image.new("RGB", (200, 50), (255, 0, 0)), "title", "note")]], name)
-    pixels = np.asarray(picture)
-    assert (pixels[:, -18:] == pixels[0, 0]).all()  # nothing reaches into the right margin
-    assert all(line for line in wrapped(name, 150, 17))
+    name = "W" * 400 + " and the rest of the name"
+    picture = sheet([[red(1.0)]], name)
+    pixels, margin = np.asarray(picture), round(GAP * DPI) - 2
+    assert (pixels[:, -margin:] == pixels[0, 0]).all()  # nothing reaches into the right margin
+    assert "".join(wrapped(name, 1.5, 12)).replace(" ", "") == name.replace(" ", "")
+    assert picture.height > sheet([[red(1.0)]], "short").height + 100
+
+
+def red(aspect: float, blue: int = 0) -> Panel:
+    """A panel of one colour."""
+    pixels = np.full((1, 1, 3), (255, 0, blue), np.uint8)
+    return Panel("t", lambda axes: axes.imshow(pixels, extent=(0, aspect, 1, 0)), aspect, "n")
 
 
 def test_a_sheet_shows_every_panel_whole():
-    panels = [[Panel(Image.new("RGB", (60, 40), (255, 0, number)), "t", "n") for number in (1, 2)]] * 2
-    pixels = np.asarray(sheet(panels, "heading", "footer"))
-    for number in (1, 2):
-        assert (pixels == (255, 0, number)).all(2).sum() == 2 * 60 * 40
-    assert (pixels == INK).all(2).sum() > 50
+    pixels = np.asarray(sheet([[red(1.5, blue) for blue in (1, 2)]] * 2, "heading", "footer"))
+    height = (8 - 3 * GAP) / 3 * DPI  # two of them share the width
+    for blue in (1, 2):
+        assert (pixels == (255, 0, blue)).all(2).sum() == pytest.approx(2 * 1.5 * height**2, rel=0.02)
+    assert (pixels == (0x20, 0x22, 0x28)).all(2).sum() > 200  # the letters
 
 
-def test_scaling_keeps_the_shape():
-    assert fit(Image.new("RGB", (1000, 10)), 500, 300).size == (500, 5)
-    assert fit(Image.new("RGB", (2, 4)), 500, 300).size == (150, 300)
-    assert fit(Image.new("RGB", (5000, 1)), 500, 300).size == (500, 1)
+@pytest.mark.parametrize("aspect", [8.0, 1.0, 0.1])
+def test_scaling_keeps_the_shape(aspect):
+    rows, columns = np.nonzero((np.asarray(sheet([[red(aspect)]])) == (255, 0, 0)).all(2))
+    assert np.ptp(columns) / np.ptp(rows) == pytest.approx(aspect, rel=0.05)
 
 
 def test_pictures_follow_from_the_seed(photo):

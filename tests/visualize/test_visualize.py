@@ -10,7 +10,7 @@ from PIL import Image
 
 from pixpro import PixPro
 from pixpro.visualize.command import main
-from pixpro.visualize.html_page import Section, html_page
+from pixpro.visualize.page import Picture, Section, page
 from tests.helpers import pictures
 
 
@@ -63,10 +63,10 @@ def test_the_page_holds_everything_and_names_cannot_add_markup(tmp_path, photo):
     (tmp_path / name).write_bytes(photo.read_bytes())
     assert run(tmp_path / name, photo, "--html", "--out", tmp_path / "out", "--image_size", 64) == 0
     text = (tmp_path / "out" / "pairs.html").read_text()
-    page = Page(text)
-    assert "script" not in page.tags and page.text.count(name) == 2
-    assert len(page.images) == 2 and "http" not in text
-    for source in page.images:
+    seen = Page(text)
+    assert "script" not in seen.tags and seen.text.count(name) == 2
+    assert len(seen.images) == 2 and "http:" not in text and "https:" not in text
+    for source in seen.images:
         kind, content = source.split(",", 1)
         assert kind == "data:image/png;base64"
         with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
@@ -75,8 +75,8 @@ def test_the_page_holds_everything_and_names_cannot_add_markup(tmp_path, photo):
 
 
 def test_names_that_are_not_unicode_do_not_stop_the_page():
-    section = Section("bad \udcff name", Image.new("RGB", (4, 4)), "text")
-    assert html_page("t", "x", [section]).encode("utf-8", errors="replace")
+    section = Section("bad \udcff name", pictures=[Picture(Image.new("RGB", (4, 4)), "text")])
+    assert "bad \\udcff name" in page("t", "x", [section], "a test").encode().decode()
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "cell", "far_cell", "size", "weights", "out"])
