@@ -19,6 +19,8 @@ from typing import Any
 import torch
 
 from pixpro.checkpoints.checkpoint import LAST
+from pixpro.checkpoints.folder import RunFolder
+from pixpro.checkpoints.saver import Interval
 from pixpro.config import Config, parse_args, settle, shared_settings
 from pixpro.data import Loader
 from pixpro.data.held_out import open_pairs
@@ -27,37 +29,36 @@ from pixpro.errors import UserError
 from pixpro.images import Images, open_images
 from pixpro.method.model import DensePretraining, PixContrast, PixPro
 from pixpro.plan import make_plan
-from pixpro.run.faults import Watchdog
-from pixpro.run.folder import RunFolder
-from pixpro.run.interval import Interval
 from pixpro.run.loop import loop
 from pixpro.run.narration import introduce
-from pixpro.run.outcome import abandon, say
-from pixpro.run.preemption import StopRequest
+from pixpro.run.output import lasting_output
 from pixpro.run.record import Record, make_record
 from pixpro.run.resuming import begin, find_state
 from pixpro.run.skipped import SkippedSteps
-from pixpro.run.starting import in_group, processes_to_start
+from pixpro.run.starting import abandon, in_group, processes_to_start, say
 from pixpro.training import distributed, schedules
 from pixpro.training.allocator import keep_freed_memory
 from pixpro.training.compiling import compile_for
 from pixpro.training.determinism import choose_kernels
-from pixpro.training.distributed import Process
 from pixpro.training.engine import Trainer, amp_dtype
-from pixpro.training.loading import loader_for
+from pixpro.training.loading import loader_for, require_statistics
 from pixpro.training.optim import make_optimizer
+from pixpro.training.processes import Process
+from pixpro.training.stopping import StopRequest
+from pixpro.training.watchdog import Watchdog
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code (docs/robustness.md lists them)."""
-    config = parse_args(argv)
-    nproc = processes_to_start(config.multiprocessing_distributed, config.nproc)
-    if nproc == 1:
-        return run(config)
-    try:
-        return distributed.launch(run, nproc, settle(config))
-    except UserError as error:
-        return say(error)
+    with lasting_output():
+        config = parse_args(argv)
+        nproc = processes_to_start(config.multiprocessing_distributed, config.nproc)
+        if nproc == 1:
+            return run(config)
+        try:
+            return distributed.launch(run, nproc, settle(config))
+        except UserError as error:
+            return say(error)
 
 
 def run(config: Config) -> int:
@@ -67,7 +68,7 @@ def run(config: Config) -> int:
 
 def work(config: Config, process: Process) -> None:
     """Plan or train, after all processes have found their command lines to make sense."""
-    with distributed.together(process, "command line"):
+    with process.together("reading the command line"):
         config = settle(config)
     choose_kernels(deterministic=config.deterministic)
     if process.device.type == "cpu":
@@ -77,40 +78,52 @@ def work(config: Config, process: Process) -> None:
 
 def train(config: Config, process: Process) -> None:
     """Train in this process, together with the others of its group."""
-    folder = Path(config.output_dir)
-    with StopRequest(process) as stop:
-        with distributed.together(process, "input"):
+    folder, settings = Path(config.output_dir), dataclasses.asdict(config)
+    with StopRequest(process), Watchdog(process, 60 * config.timeout, partial(abandon, process=process)):
+        with process.together("looking for the images"):
             source = open_images(config.data)
             loader = build_loader(config, source, process)
-            found = find_state(config.resume, folder) if process.is_main else None
             pairs = open_pairs(source, config.val_data, config.image_size, config.distance) if process.is_main else None
-        distributed.require_equal(process, {**shared_settings(config), "images": len(source)})
+            require_statistics(loader.order.micro * process.world_size, config.image_size, "--batch_size")
+            if pairs:
+                require_statistics(len(pairs[0].box), config.image_size, "held-out images")
+        process.require_equal({**shared_settings(config), "images": len(source)})
         trainer = build_trainer(config, len(source), len(loader), process)
-        found, settings = distributed.from_main(process, found), dataclasses.asdict(config)
-        with distributed.together(process, "weights"):
-            account = begin(trainer, found, settings=settings, images=len(source), init=config.init)
+        found, account = first_state(config, trainer, len(source), process)
         if config.compile:
             compile_for(trainer, process, loader.order.micro, config.image_size)
-        first_step, last_step = trainer.good_step, config.epochs * len(loader)
-        with distributed.together(process, "output"):
-            output = RunFolder(folder, fresh=not (found or config.demo)) if process.is_main else None
-            from_last = bool(found) and found[0].resolve() == (folder / LAST).resolve()
-            record = build_record(config, trainer, len(source), last_step, pairs, from_last) if output else None
+        first_step, last_step, record = trainer.good_step, config.epochs * len(loader), None
+        with process.together("taking the output folder"):
             skipped = SkippedSteps(folder, process, first_step)
-        if record:
-            output.write_json("config.json", settings)
-            method = f"{config.loss} on {config.arch}"
-            print(account + introduce(method, loader, trainer, process, last_step), flush=True)
-            record.begin()
-        with Watchdog(process, 60 * config.timeout, lambda: trainer.doing, partial(abandon, process=process)):
-            loop(trainer, loader, last_step, log_every=config.log_every, skipped=skipped, stop=stop, record=record)
-        if record:
-            record.finish(folder, trained=first_step < last_step)
+            if process.is_main:
+                output = RunFolder(folder, fresh=not (found or config.demo))
+                from_last = bool(found) and found.resolve() == (folder / LAST).resolve()
+                record = build_record(config, trainer, len(source), last_step, pairs, from_last)
+                output.write_json("config.json", settings)
+        with process.together("looking at the network before its first step"):
+            if record:
+                method = f"{config.loss} on {config.arch}"
+                print(account + introduce(method, loader, trainer, process, last_step), flush=True)
+                record.begin()
+        loop(trainer, loader, last_step, log_every=config.log_every, skipped=skipped, process=process, record=record)
+        with process.together("saving and measuring the result"):
+            if record:
+                record.finish(folder)
+
+
+def first_state(config: Config, trainer: Trainer, images: int, process: Process) -> tuple[Path | None, str]:
+    """Give the trainer its first state; returns where it was found, if it was, and what to tell the user about it."""
+    with process.together("reading the checkpoint"):
+        found = find_state(config.resume, Path(config.output_dir)) if process.is_main else None
+    found = process.from_main(found)
+    with process.together("taking up the weights"):
+        account = begin(trainer, found, settings=dataclasses.asdict(config), images=images, init=config.init)
+    return found and found[0], account
 
 
 def plan(config: Config, process: Process) -> None:
     """Print what this run would take, from a few steps of it on this machine; nothing is written."""
-    with distributed.together(process, "input"):
+    with process.together("looking for the images"):
         source = open_images(config.data)
         loader = build_loader(config, source, process)
     config = dataclasses.replace(config, accumulation=1)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.scaling.hours_page import fill, hours_table, sections
 from benchmarks.scaling.imagenet_time import Machine, arithmetic
 from pixpro.errors import UserError
-from pixpro.run.outcome import say
+from pixpro.run.starting import say
 
 ROOT = Path(__file__).parent.parent
 MEASURED, PAGE = ROOT / "benchmarks" / "scaling" / "measured.json", ROOT / "docs" / "hours.md"

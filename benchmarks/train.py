@@ -30,7 +30,7 @@ from benchmarks.scaling.layouts import Figures, Layout, figures, layouts, link_i
 from benchmarks.scaling.table import rows_of, same_work, table
 from pixpro.data.cores import available_cores
 from pixpro.errors import UserError
-from pixpro.run.outcome import say
+from pixpro.run.starting import say
 from pixpro.scenes import sample_scenes
 
 PHOTOS = 64  # different ones; a run reads each of them several times, always in another crop

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pixpro.checkpoints.saver import Interval
 from pixpro.command_line import build_parser, setting
 from pixpro.method.encoder import ARCHS, NECKS
 from pixpro.method.instance import INSTANCE_LOSSES
 from pixpro.method.neck import LEVELS
-from pixpro.run.interval import Interval
 from pixpro.scenes import sample_scenes
 
 

@@ -39,9 +39,10 @@ code=$?
 case $code in
     75) again="it was stopped and has saved its state" ;;
     69) again="a process or node was lost" ;;
+    71) again="a data worker or the disk with the images was lost" ;;
     *) exit $code ;;
 esac
-if [ "$code" = 69 ] && [ "${SLURM_RESTART_COUNT:-0}" -ge 20 ]; then
+if [ "$code" != 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -ge 20 ]; then
     echo "job $SLURM_JOB_ID: $again, after $SLURM_RESTART_COUNT restarts: not put back" >&2
     exit $code
 fi

@@ -18,9 +18,7 @@ PARTS = {"model": dict, "optimizer": dict, "step": int, "config": dict}
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a state of tensors and plain types; the file appears complete, on disk, or not at all (OSError)."""
-    partial = write_partial(path, state)
-    os.replace(partial, path)
-    sync_folder(path.parent)
+    put_in_place(write_partial(path, state), path)
 
 
 def write_partial(path: Path, state: dict[str, Any]) -> Path:
@@ -53,13 +51,18 @@ def reason(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until a folder's names are on disk, where the file system can do that."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def put_in_place(partial: Path, path: Path) -> None:
+    """Give a file that is complete and on disk its name, and wait until the name is on disk, too."""
+    os.replace(partial, path)
+    with contextlib.suppress(OSError):  # some network file systems cannot sync a folder, and need not
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's contents, or a folder's names, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError:  # some network file systems cannot, and need not
-        pass
     finally:
         os.close(descriptor)
 

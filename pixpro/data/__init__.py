@@ -14,7 +14,7 @@ from pixpro.data.gpu_decode import EncodedSamples, Finished
 from pixpro.data.order import MicroBatches
 from pixpro.data.samples import Batch, NothingReadable, Samples
 from pixpro.data.views import Distance
-from pixpro.errors import UserError, printable
+from pixpro.errors import MachineFailed, UserError, printable
 from pixpro.images import Images
 from pixpro.images.jpeg import CPU, decoder_for, decoder_name
 
@@ -40,6 +40,7 @@ class Loader:
         self.source, self.order, self.workers, self.decoder = source, order, workers, decoder
         self._bad = BadFiles(source, max_bad)
         self._batches = batches
+        self._read_any = False  # so far: images that vanish later are not the user's mistake
 
     @property
     def bad_files(self) -> dict[str, str]:
@@ -59,6 +60,7 @@ class Loader:
         try:
             for batch in self._batches:
                 seen += len(batch.index)
+                self._read_any = True
                 if batch.replaced.any():
                     found = batch.index[batch.replaced].tolist()
                     bad += len(found)
@@ -66,13 +68,14 @@ class Loader:
                 yield batch
         except NothingReadable as error:
             name = str(error).rsplit("NothingReadable: ", 1)[-1].strip()
-            raise UserError(
+            kind = MachineFailed if self._read_any else UserError
+            raise kind(
                 f"{printable(name)} and every image tried in its place cannot be read; is the data still there?"
             ) from None
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker (pid") and "shared memory(shm)" not in str(error):
                 raise
-            raise UserError(
+            raise MachineFailed(
                 f"a data worker died ({str(error).splitlines()[0][:120]}); most often memory or /dev/shm is full: "
                 "give the machine or container more, or use fewer --workers"
             ) from None
@@ -138,11 +141,14 @@ class WorkerLoader(DataLoader):
     def __iter__(self) -> Iterator:
         if not hasattr(signal, "sigwaitinfo"):
             return super().__iter__()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        before, on_death = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}), signal.getsignal(signal.SIGCHLD)
         try:
             return super().__iter__()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            # torch's handler would raise the death of a worker in the midst of a step; the next batch tells it as well.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGCHLD, on_death)
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -153,6 +159,7 @@ def _prepare_worker(trainer: int, worker: int) -> None:
     """Leave signals that ask the run to stop to the training process: it needs the workers to finish its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # tells who sent it; not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey, args=(trainer,), daemon=True).start()

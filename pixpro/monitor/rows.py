@@ -7,7 +7,7 @@ import os
 from io import RawIOBase
 from pathlib import Path
 
-from pixpro.checkpoints.checkpoint import reason
+from pixpro.checkpoints.checkpoint import put_in_place, reason, sync
 from pixpro.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ class Rows:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             partial = path.with_name(f".{path.name}.partial")
             partial.write_text("".join(f"{line}\n" for line in lines if row_step(line) <= first_step))
-            os.replace(partial, path)
+            sync(partial)
+            put_in_place(partial, path)
         except OSError as error:
             raise UserError(f"{path}: cannot be written to ({reason(error)})") from None
 
@@ -46,6 +47,14 @@ class Rows:
                 LOG.warning("%s cannot be written (%s); its rows wait in memory", self.path, reason(error))
             return
         self.pending.clear()
+
+    def has(self, step: int, name: str) -> bool:
+        """Whether a row of a step with a value of this name is in the file, or waits for it."""
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            lines = []
+        return any(name in json.loads(line) for line in [*lines, *self.pending] if row_step(line) == step)
 
 
 def append_whole(file: RawIOBase, data: bytes) -> None:

@@ -8,8 +8,8 @@ from pixpro.monitor.usage import memory_limit
 from pixpro.plan.bursts import explore
 from pixpro.plan.lines import plan_lines
 from pixpro.plan.pairs import pairs_line
-from pixpro.training.distributed import Process
 from pixpro.training.engine import Trainer
+from pixpro.training.processes import Process
 
 
 def make_plan(

@@ -1,14 +1,16 @@
-"""The training loop: steps, and after each what has to be noted, saved, and whether to go on."""
+"""The training loop: steps, and between them one exchange with the others, after which all go on or all end, saved."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pixpro.data import Loader
-from pixpro.errors import UserError
+from pixpro.errors import BY_CODE, Stopped
 from pixpro.monitor.usage import GB, Speed, peak_memory
-from pixpro.run.preemption import StopRequest
 from pixpro.run.record import Record
 from pixpro.run.skipped import SkippedSteps
 from pixpro.training import distributed
-from pixpro.training.endings import Ending, Stopped
 from pixpro.training.engine import Trainer
+from pixpro.training.processes import Process
 
 
 def loop(
@@ -18,31 +20,55 @@ def loop(
     *,
     log_every: int,
     skipped: SkippedSteps,
-    stop: StopRequest,
+    process: Process,
     record: Record | None,
 ) -> None:
     """Train until last_step is done; all processes call it, the main one with a record.
 
-    An Ending or UserError that comes between two steps is raised after the state was saved.
+    What ends the run between two steps, on any process, is raised by all after the state was saved.
     """
     speed = Speed(loader.order.batch_size)
+
+    @contextmanager
+    def agreed(doing: str, *, stops: bool) -> Iterator[None]:
+        """A region between two steps, at whose end all processes agree on whether to go on."""
+        with process.together(doing, note=skipped.note(loader.source.name), alone=False) as heard:
+            yield
+        skipped.hear(heard.notes)
+        if skipped.too_many:
+            raise process.common(skipped.ending())
+        if heard.wish and stops:
+            raise process.common(Stopped(f"stopped by {heard.wish}"))
+
+    @contextmanager
+    def ready(number: int) -> Iterator[None]:
+        with agreed(f"reading the images of step {number}", stops=True):
+            yield
+        process.at(f"step {number}")
+
     try:
-        for step in trainer.run(loader, last_step, log_every):
-            skipped.note(step, loader.source.name)
+        for step in trainer.run(loader, last_step, log_every, ready):
+            skipped.saw(step)
             speed.note(step.seconds, step.data_seconds)
+            numbers = None
             if step.health is not None:
                 memory = {"memory_gb": peak_memory(trainer.device) / GB}
                 numbers = {"loss": step.loss, **step.health, **speed.read(), **memory}
                 numbers = distributed.mean_numbers(numbers, trainer.device)
-                if record:
-                    record.report(step, numbers)
-            if skipped.too_many:
-                raise skipped.ending(trainer.good_step)
             if record:
-                record.after(step, last=step.number == last_step)
-            if step.number < last_step and stop.agreed(step.number):
-                raise Stopped(f"stopped by {stop.reason}, saved after step {step.number}; go on with --resume auto")
-    except (UserError, Ending) as end:
-        if record:
-            record.save_before(end)
-        raise
+                with process.apart(f"writing, measuring and saving after step {step.number}"):
+                    record.after(step, numbers, last=step.number == last_step)
+        with agreed("finishing the last step", stops=False):
+            pass
+    except Exception as end:
+        if not process.agreed:  # it came in the midst of a step: the others wait in it
+            raise
+        step = trainer.good_step
+        with process.together("saving the state"):
+            if record:
+                record.save_before(end)
+        if type(end) not in BY_CODE.values():  # one of ours, with its traceback
+            raise
+        if isinstance(end, Stopped):
+            raise Stopped(f"{end}, saved after step {step}; go on with --resume auto") from None
+        raise type(end)(f"{end.args[0]}; the state after step {step} is saved, go on with --resume auto") from None

@@ -7,8 +7,8 @@ import torch
 from pixpro.checkpoints.checkpoint import LAST
 from pixpro.data import Loader
 from pixpro.monitor.matching import MatchingScore
-from pixpro.training.distributed import Process
 from pixpro.training.engine import Trainer
+from pixpro.training.processes import Process
 
 
 def introduce(method: str, loader: Loader, trainer: Trainer, process: Process, last_step: int) -> str:

@@ -8,16 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
+from pixpro.checkpoints.saver import Interval, Saver
 from pixpro.data.views import View
-from pixpro.errors import UserError
+from pixpro.errors import NotSaved
 from pixpro.monitor.console import Console
 from pixpro.monitor.matching import MatchingScore, encoder_matching
 from pixpro.monitor.metrics import Metrics
 from pixpro.monitor.verdict import Diagnosis
-from pixpro.run.interval import Interval
 from pixpro.run.narration import conclude
-from pixpro.run.saver import Saver
-from pixpro.training.endings import Ending, NotSaved
 from pixpro.training.engine import Step, Trainer
 from pixpro.visualize.board import pairs_picture
 
@@ -74,8 +72,10 @@ class Record:
             self.console.line(f"warning: {remark}")
         self.metrics.write(step.number, values, remarks)
 
-    def after(self, step: Step, last: bool) -> None:
-        """Measure and save if it is time; the last step is for `finish`."""
+    def after(self, step: Step, numbers: dict[str, float] | None, last: bool) -> None:
+        """Report a step that has numbers; measure and save if it is time. After the last step, `finish` does."""
+        if numbers:
+            self.report(step, numbers)
         epochs_done = step.epoch + 1
         self.console.step(step.number)
         if last:
@@ -89,23 +89,26 @@ class Record:
         else:
             self.saver.after_step(self.state, step.number, epochs_done, step.ends_epoch)
 
-    def save_before(self, end: UserError | Ending) -> None:
+    def save_before(self, end: Exception) -> None:
         """Save the state between two steps, because the run is about to end; NotSaved when that fails."""
         try:
             self.saver.write_now(self.state, PATIENCE)
         except NotSaved as error:
             raise NotSaved(f"{end}; moreover, {error}") from None
 
-    def finish(self, folder: Path, trained: bool) -> None:
-        """Save the last state, measure, and say what was written and learned."""
-        numbered = self.numbered(self.epochs)
-        if trained or not (folder / numbered).exists():
-            self.saver.write_now(self.state, PATIENCE_AT_THE_END, numbered)
-        if trained:
-            self.show(self.metrics.total_steps)
+    def finish(self, folder: Path) -> None:
+        """Save the last state, measure, and say what was written and learned; a finished run is left as it is."""
+        first, last = self.metrics.first_step, self.metrics.total_steps
+        if first > last:
+            print(f"nothing to train: the state is of step {first}, beyond the {last} steps of {self.epochs} epochs")
+        elif first < last or not (folder / self.numbered(self.epochs)).exists():
+            self.saver.write_now(self.state, PATIENCE_AT_THE_END, self.numbered(self.epochs))
         after = self.score()
-        if after and trained:
-            self.metrics.write(self.metrics.total_steps, {"matching": after.accuracy})
+        # A run that was killed after its last save has not yet been measured.
+        if first < last or (first == last and after and not self.metrics.rows.has(last, "matching")):
+            self.show(last)
+            if after:
+                self.metrics.write(last, {"matching": after.accuracy})
         self.metrics.close()
         self.console.close()
         print(f"\n{self.diagnosis.summary()}")

@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from pixpro.errors import Diverged
 from pixpro.monitor.rows import Rows
-from pixpro.training.distributed import Process
-from pixpro.training.endings import Diverged
 from pixpro.training.engine import Step
+from pixpro.training.processes import Process
 
 LOG = logging.getLogger(__name__)
 FILE = "skipped_steps.jsonl"
@@ -17,41 +17,48 @@ LIMIT, WINDOW = 10, 100  # a run stops at this many bad steps among this many
 
 
 class SkippedSteps:
-    """Keeps count of a run's bad steps; all processes note each of their steps, the main one writes."""
+    """Keeps count of a run's bad steps: each process notes what it saw, all hear of it, the main one writes."""
 
     def __init__(self, folder: Path, process: Process, first_step: int) -> None:
         self.folder, self.process = folder, process
         self.recent: deque[bool] = deque(maxlen=WINDOW)
         self.rows = Rows(folder / FILE, first_step) if process.is_main else None
+        self._step: Step | None = None
 
-    def note(self, step: Step, name: Callable[[int], str]) -> None:
-        """Count a step; one that is bad is written down. name: index of an image -> its name."""
-        self.recent.append(step.bad)
-        if not step.bad:
-            return
+    def saw(self, step: Step) -> None:
+        """Remember the step that was just done."""
+        self._step = step
+
+    def note(self, name: Callable[[int], str]) -> str:
+        """What the others have to know of the last step: "" if it was good. name: index of an image -> its name."""
+        step = self._step
+        if step is None or not step.bad:
+            return ""
         files = [name(index) for index in step.images]
-        mine = json.dumps({"rank": self.process.rank, "loss": str(step.loss.item()), "files": files})
-        for row in [mine] if self.process.store is None else self._gathered(step.number, mine):
-            self.rows.append({"step": step.number, **json.loads(row)})
-        if self.process.is_main:
-            LOG.warning("step %d skipped: its loss or gradient is not finite; see %s", step.number, self.folder / FILE)
+        return json.dumps(
+            {"step": step.number, "rank": self.process.rank, "loss": str(step.loss.item()), "files": files}
+        )
 
-    def _gathered(self, number: int, mine: str) -> list[str]:
-        """The rows of all processes, for the main one."""
-        store = self.process.store
-        store.set(f"skipped/{number}/{self.process.rank}", mine)
-        ranks = range(self.process.world_size) if self.process.is_main else ()
-        return [store.get(f"skipped/{number}/{rank}").decode() for rank in ranks]
+    def hear(self, notes: list[str]) -> None:
+        """Count the last step, and write down what the processes noted."""
+        if self._step is None:
+            return
+        number, self._step = self._step.number, None
+        rows = [json.loads(note) for note in notes if note]
+        self.recent.append(bool(rows))
+        if rows and self.rows:
+            for row in rows:
+                self.rows.append(row)
+            LOG.warning("step %d skipped: its loss or gradient is not finite; see %s", number, self.folder / FILE)
 
     @property
     def too_many(self) -> bool:
         """Whether it is time to stop."""
         return sum(self.recent) >= LIMIT
 
-    def ending(self, last_good: int) -> Diverged:
+    def ending(self) -> Diverged:
         """The end of the run."""
         return Diverged(
-            f"{sum(self.recent)} of the last {len(self.recent)} steps had a loss or gradient that is not finite; the "
-            f"state after step {last_good} is saved and the images are named in {self.folder / FILE}: look at them, "
-            "lower --lr_base, or use --amp bf16 or off, then go on with --resume auto"
+            f"{sum(self.recent)} of the last {len(self.recent)} steps had a loss or gradient that is not finite: look "
+            f"at the images named in {self.folder / FILE}, lower --lr_base, or use --amp bf16 or off"
         )

@@ -1,15 +1,17 @@
-"""What a program does -> done in this process or in several on this machine, with one exit code."""
+"""What a program does -> done in one process or in several, with one line on how it ended, and one exit code."""
 
 import os
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 
 import torch
 
-from pixpro.errors import UserError
-from pixpro.run.outcome import outcome, say
+from pixpro.errors import Abandoned, Ending, Stopped, UserError, first_line, printable
+from pixpro.run.output import lasting_output
 from pixpro.training import distributed
-from pixpro.training.distributed import Process
+from pixpro.training.processes import Process
+from pixpro.training.watchdog import cause, of_communication
 
 
 def processes_to_start(several: bool, nproc: int) -> int:
@@ -30,10 +32,49 @@ def in_group(work: Callable[[Process], None], timeout: float) -> int:
 
     timeout: minutes to wait for another one.
     """
+    with lasting_output():
+        try:
+            process = distributed.join(timedelta(minutes=timeout))
+        except UserError as error:
+            return say(error)
+        code = outcome(lambda: work(process), process, 60 * timeout)
+        distributed.leave()
+        return code
+
+
+def outcome(function: Callable[[], None], process: Process, timeout: float) -> int:
+    """Call a function; returns 0, 2 for wrong input, or the exit code of an Ending. Other errors are raised.
+
+    What is wrong is said once for all processes. timeout: seconds after which a process at its own work is too slow.
+    """
     try:
-        process = distributed.join(timedelta(minutes=timeout))
-    except UserError as error:
-        return say(error)
-    code = outcome(lambda: work(process), process)
-    distributed.leave()
-    return code
+        function()
+    except (UserError, Ending) as error:
+        return say(error, process)
+    except torch.OutOfMemoryError as error:
+        return say(UserError(f"the GPU's memory is full ({first_line(error)}); use more --accumulation"), process)
+    except RuntimeError as error:
+        if process.store is None or process.agreed or not of_communication(error):
+            raise
+        gone = Abandoned(f"the connection to other processes broke ({first_line(error)}); go on with --resume auto")
+        abandon(cause(process, first_line(error), timeout) or gone, process)
+    return 0
+
+
+def abandon(error: Abandoned, process: Process) -> None:
+    """Say why and end this process at once: leaving the group in order would wait for those who are gone."""
+    code = say(error, process)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def say(error: UserError | Ending, process: Process | None = None) -> int:
+    """Print an error's line, once for all processes; returns its exit code.
+
+    The main process says what all have agreed on, else the first that knows. process: None before this process has
+    met the others; what it finds wrong then, nobody else may know.
+    """
+    if process is None or (process.is_main if process.agreed else process.first_to_speak()):
+        label = "" if isinstance(error, Stopped) else "error: "
+        print(label + printable(str(error)), file=sys.stderr, flush=True)
+    return error.exit_code

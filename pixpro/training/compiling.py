@@ -7,17 +7,26 @@ from torch import Tensor
 
 from pixpro.method.encoder import Embedding
 from pixpro.method.model import DensePretraining
-from pixpro.training.distributed import Process
 from pixpro.training.engine import Trainer
 from pixpro.training.nonfinite import Buffers
+from pixpro.training.processes import Process
 
 
 def compile_for(trainer: Trainer, process: Process, images: int, side: int) -> None:
-    """Compile the encoders of a trainer for micro-batches of so many images; says what came of it."""
+    """Compile the encoders of a trainer for micro-batches of so many images; says what came of it.
+
+    When it fails in one process, all run uncompiled: their numbers would differ in rounding, their speed in more.
+    """
     if process.is_main:
         print("compiling the encoders, which can take minutes", flush=True)
     started = time.perf_counter()
+    process.at("compiling the encoders", alone=True)
     reason = compile_encoders(trainer.core, images, side, amp_dtype=trainer.amp_dtype)
+    with process.together("compiling the encoders", note=reason) as heard:
+        pass
+    reason = next(filter(None, heard.notes), "")
+    if reason:
+        leave_uncompiled(trainer.core)
     if process.is_main:
         done = f"compiled in {time.perf_counter() - started:.0f} s"
         print(f"encoders run uncompiled, which is slower and equally right: {reason}" if reason else done, flush=True)
@@ -40,13 +49,18 @@ def compile_encoders(
             encoder.compile(backend=backend, dynamic=False)
         try_passes(model, images, side, amp_dtype)
     except Exception as error:  # the compiler's own, or that of any tool that it calls
-        for encoder in encoders:
-            encoder.compile(disable=True)
+        leave_uncompiled(model)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     finally:
         buffers.restore()
         model.zero_grad(set_to_none=True)
     return reason
+
+
+def leave_uncompiled(model: DensePretraining) -> None:
+    """Run both encoders as they are."""
+    for encoder in (model.encoder, model.momentum_encoder):
+        encoder.compile(disable=True)
 
 
 def try_passes(model: DensePretraining, images: int, side: int, amp_dtype: torch.dtype | None) -> None:

@@ -1,14 +1,15 @@
-"""Process groups: start processes, join them, average over them, and BatchNorm over all of them."""
+"""Process groups: start processes, let them meet, average over them, and BatchNorm over all of them."""
 
 import json
 import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+import uuid
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pixpro.errors import UserError
+from pixpro.training.processes import Process
 from pixpro.training.supervision import supervise
 from pixpro.training.sync_batchnorm import CPUSyncBatchNorm
+from pixpro.training.watchdog import OWN_WORK
 
 RENDEZVOUS = "PIXPRO_RENDEZVOUS"
-
-
-@dataclass(frozen=True)
-class Process:
-    """This process's place among all, and the device it trains on."""
-
-    rank: int
-    world_size: int
-    local_world_size: int  # processes on this machine
-    device: torch.device
-    store: dist.Store | None = None  # shared by all processes; None for a process alone
-
-    @property
-    def is_main(self) -> bool:
-        """True for the one process that writes files and prints."""
-        return self.rank == 0
 
 
 def launch(function: Callable[..., int], nproc: int, *args: Any) -> int:
@@ -45,11 +32,19 @@ def launch(function: Callable[..., int], nproc: int, *args: Any) -> int:
     function must be importable by name; what it returns is its process's exit code. Returns 0, or the exit code of
     the first process that failed, after the others were ended (see `supervise`).
     """
-    with tempfile.TemporaryDirectory(prefix="pixpro-") as folder:
-        rendezvous = f"file://{Path(folder).resolve()}/store"
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="pixpro-")
+    except OSError as error:
+        raise UserError(
+            f"no folder for temporary files ({error.strerror}); set TMPDIR to one that can be written"
+        ) from None
+    with scratch as folder:
+        store = Path(folder).resolve() / "store"
         context = multiprocessing.get_context("spawn")
-        arguments = [(rank, nproc, rendezvous, function, args) for rank in range(nproc)]
-        return supervise([context.Process(target=_launched, args=each) for each in arguments])
+        arguments = [(rank, nproc, f"file://{store}", function, args) for rank in range(nproc)]
+        return supervise(
+            [context.Process(target=_launched, args=each) for each in arguments], partial(observer, store, nproc)
+        )
 
 
 def _launched(rank: int, nproc: int, rendezvous: str, function: Callable[..., int], args: tuple) -> None:
@@ -83,16 +78,54 @@ def join(timeout: timedelta = timedelta(minutes=10)) -> Process:
     try:
         store, _, _ = next(dist.rendezvous(where, rank, world_size, timeout=timeout))
         store.set_timeout(timeout)
+        attempt = meet(store, rank, world_size, timeout)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=dist.PrefixStore("group", store),
+            store=dist.PrefixStore(f"{attempt}/group", store),
             rank=rank,
             world_size=world_size,
-            timeout=2 * timeout,  # the watchdog, which can say more, comes first
+            timeout=(OWN_WORK + 1) * timeout,  # the watchdog, which can say more, comes first
         )
+        own = dist.PrefixStore(f"{attempt}/run", store.clone())  # not to wait while torch waits on the other
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(no_meeting(error, rank, world_size, timeout)) from None
-    return Process(rank, world_size, local_world_size, device, dist.PrefixStore("run", store))
+    return Process(rank, world_size, local_world_size, device, own)
+
+
+def meet(store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> str:
+    """Wait for the other processes of this attempt; returns its name, which no earlier attempt has had.
+
+    torchrun keeps one store over all attempts, with what died processes left in it, and its count of restarts may
+    differ between nodes. So each process writes a new name, and the main one shows the list of those that it sees
+    until all have found their own in it: a list with a process's new name is of this attempt.
+    """
+    mine, shown, deadline = uuid.uuid4().hex, None, time.monotonic() + timeout.total_seconds()
+    store.set(f"meeting/{rank}", mine)
+    while time.monotonic() < deadline:
+        if rank == 0:
+            keys = [f"meeting/{other}" for other in range(world_size)]
+            there = [store.get(key).decode() if store.check([key]) else "" for key in keys]
+            if there != shown:
+                store.set("meeting", json.dumps(there))
+                shown = there
+            if all(store.check([f"{mine}/met/{other}"]) for other in range(1, world_size)):
+                return mine
+        elif store.check(["meeting"]):
+            there = json.loads(store.get("meeting"))
+            if there[rank : rank + 1] == [mine]:
+                store.set(f"{there[0]}/met/{rank}", "")
+                return there[0]
+        time.sleep(0.02)
+    raise TimeoutError("the store is there, the processes are not")
+
+
+def observer(path: Path, nproc: int) -> Process | None:
+    """A voice for the parent of launched processes, without a rank; None when they have not met."""
+    store = dist.FileStore(str(path), nproc)
+    if not store.check(["meeting"]):
+        return None
+    attempt = json.loads(store.get("meeting"))[0]
+    return Process(-1, nproc, nproc, torch.device("cpu"), dist.PrefixStore(f"{attempt}/run", store))
 
 
 def from_environment(name: str, default: int, lowest: int = 0, below: int = 2**20) -> int:
@@ -145,51 +178,3 @@ def synchronise_batchnorm(model: nn.Module, process: Process) -> nn.Module:
     if process.device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return CPUSyncBatchNorm.convert(model)
-
-
-@contextmanager
-def together(process: Process, name: str) -> Iterator[None]:
-    """A region in which a UserError of any process is raised by all, so that none waits for one that has left.
-
-    name: another one for each region. Inside, processes must not communicate.
-    """
-    mistake: UserError | None = None
-    try:
-        yield
-    except UserError as error:
-        mistake = error
-    if process.store is not None:
-        if mistake is not None:
-            process.store.set(f"{name}/mistake", str(mistake))
-        if process.store.add(f"{name}/arrived", 1) == process.world_size:
-            process.store.set(f"{name}/all", "")
-        process.store.wait([f"{name}/all"])
-        if process.store.check([f"{name}/mistake"]):
-            raise UserError(process.store.get(f"{name}/mistake").decode()) from None
-    elif mistake is not None:
-        raise mistake
-
-
-def require_equal(process: Process, settings: dict[str, Any]) -> None:
-    """UserError, on all processes, unless all have the same settings; names one that differs."""
-    if process.store is None:
-        return
-    if process.is_main:
-        process.store.set("settings", json.dumps(settings, sort_keys=True))
-    with together(process, "settings of all"):
-        main = json.loads(process.store.get("settings"))
-        for name, value in settings.items():
-            if main.get(name) != value:
-                raise UserError(
-                    f"process {process.rank} has {name} = {value}, process 0 has {main.get(name)}; "
-                    "start all processes with the same command, the same data and the same code"
-                )
-
-
-def from_main(process: Process, contents: Any) -> Any:
-    """The contents that the main process gives; what the others give is ignored."""
-    if process.world_size == 1:
-        return contents
-    box = [contents]
-    dist.broadcast_object_list(box, device=process.device)
-    return box[0]

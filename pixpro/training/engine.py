@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -73,12 +73,18 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype == torch.float16)
         self.buffers = Buffers(model.buffers())
         self.good_step = 0  # the last step that changed the weights or fp16's scale: what `state` is the state of
-        self.doing = "starting"
 
-    def run(self, loader: Loader, last_step: int, report_every: int = 1) -> Iterator[Step]:
+    def run(
+        self,
+        loader: Loader,
+        last_step: int,
+        report_every: int = 1,
+        ready: Callable[[int], AbstractContextManager] = nullcontext,
+    ) -> Iterator[Step]:
         """Train from the step of the state on (0 at the start) until last_step are done, yielding after each.
 
-        Every report_every steps and at the end of each epoch the step comes with its health.
+        Every report_every steps and at the end of each epoch the step comes with its health. ready: makes, for a step's
+        number, the region in which its images are read; what it raises at its end comes before the step.
         """
         number = self.good_step
         while number < last_step:
@@ -87,10 +93,9 @@ class Trainer:
             batches = prefetch(loader, self.device)
             for _ in range(position, min(len(loader), position + last_step - number)):
                 started = time.perf_counter()
-                self.doing = f"reading the images of step {number + 1}"
-                micro_batches = [next(batches) for _ in range(self.accumulation)]
-                waited = time.perf_counter() - started
-                self.doing = f"step {number + 1}"
+                with ready(number + 1):
+                    micro_batches = [next(batches) for _ in range(self.accumulation)]
+                    waited = time.perf_counter() - started
                 tolerant = self.scaler.is_enabled() and self.scaler.get_scale() > LOWEST_SCALE
                 reported = (number + 1) % report_every == 0 or (number + 1) % len(loader) == 0
                 with observe(self.core) if reported else nullcontext() as seen:

@@ -1,5 +1,8 @@
 """A training process -> the loader of its part of the images, with its share of the machine's cores."""
 
+import math
+import os
+import tempfile
 from typing import Any, Literal
 
 import torch
@@ -8,7 +11,10 @@ from pixpro.data import Loader, make_loader
 from pixpro.data.cores import share_cores
 from pixpro.errors import UserError
 from pixpro.images import Images
-from pixpro.training.distributed import Process
+from pixpro.training.processes import Process
+
+SOCKET_NAME = 107  # bytes, unix(7)
+STRIDE = 32  # pixels of an image, along a side, for each cell of the coarsest map
 
 
 def loader_for(
@@ -23,12 +29,40 @@ def loader_for(
         raise UserError("--decode gpu: no GPU found; leave it out, and the workers decode")
     chosen, threads = share_cores(process.local_world_size, on_gpu)
     torch.set_num_threads(threads)
+    workers = chosen if workers < 0 else workers
+    if workers:
+        require_short_names(tempfile.gettempdir())
     return make_loader(
         source,
         rank=process.rank,
         world_size=process.world_size,
-        workers=chosen if workers < 0 else workers,
+        workers=workers,
         pin_memory=on_gpu,
         decode_on=process.device if decode == "gpu" else None,
         **settings,
     )
+
+
+def require_short_names(folder: str) -> None:
+    """UserError when sockets in a folder for temporary files would have names that the system refuses.
+
+    Loader workers hand over their batches through them; without, the run would wait for ever.
+    """
+    longest = SOCKET_NAME - len("/pymp-xxxxxxxx/listener-xxxxxxxx")
+    if len(os.fsencode(folder)) > longest:
+        raise UserError(
+            f"the folder for temporary files has a name of {len(os.fsencode(folder))} bytes, loader workers need one "
+            f"of at most {longest} ({folder}); set TMPDIR to a shorter one, or use --workers 0"
+        )
+
+
+def require_statistics(images: int, side: int, what: str) -> None:
+    """UserError when BatchNorm would see one value per channel, which has no variance.
+
+    images: how many crops, of so many pixels a side, it sees at once.
+    """
+    if images * math.ceil(side / STRIDE) ** 2 < 2:
+        raise UserError(
+            f"{what}: one crop of {side} pixels leaves BatchNorm one value per channel, which has no variance; "
+            "give it more images or a larger --image_size"
+        )

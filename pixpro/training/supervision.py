@@ -5,21 +5,23 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from pixpro.training.endings import SIGNALS, Abandoned, Stopped, end_at_once
+from pixpro.errors import Abandoned
+from pixpro.training.processes import Process
+from pixpro.training.stopping import end_at_once, signals
 
-GRACE = 10.0  # seconds between the end of a failed process and that of the others
+PATIENCE = 10.0  # seconds between the end of a failed process and that of others which are not at work of their own
 
 
-def supervise(processes: Sequence[BaseProcess]) -> int:
+def supervise(processes: Sequence[BaseProcess], observe: Callable[[], Process | None]) -> int:
     """Start processes and wait for them; returns 0, or the exit code of the first that failed.
 
     Signals that ask for an end are passed on, and a second SIGINT ends all at once. When a process fails, it is named
-    and the others have GRACE seconds to notice and end, then they are killed. One that a signal ended counts as
-    Abandoned.
+    and the others have time to notice and end; then those are killed that do not answer or wait for others, not one
+    that is still saving. One that a signal ended counts as Abandoned. observe: makes a voice to call them with.
     """
     interrupts = 0
 
@@ -35,9 +37,9 @@ def supervise(processes: Sequence[BaseProcess]) -> int:
 
     for process in processes:
         process.start()
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    before = {number: signal.signal(number, pass_on) for number in signals()}
     try:
-        return wait_for(processes)
+        return wait_for(processes, observe)
     finally:
         for process in processes:
             if process.is_alive():
@@ -47,23 +49,34 @@ def supervise(processes: Sequence[BaseProcess]) -> int:
             signal.signal(number, handler)
 
 
-def wait_for(processes: Sequence[BaseProcess]) -> int:
-    """Wait until all have ended, or GRACE seconds longer than the first failure; returns the exit code of all."""
+def wait_for(processes: Sequence[BaseProcess], observe: Callable[[], Process | None]) -> int:
+    """Wait until all have ended, by themselves or because one has failed; returns the exit code of all."""
     running = dict(enumerate(processes))
-    result, deadline = 0, None
-    while running and (deadline is None or time.monotonic() < deadline):
-        patience = None if deadline is None else max(0.0, deadline - time.monotonic())
-        ended = multiprocessing.connection.wait([process.sentinel for process in running.values()], patience)
+    result, failed = 0, None
+    while running:
+        ended = multiprocessing.connection.wait([p.sentinel for p in running.values()], None if failed is None else 1.0)
         for rank in [rank for rank, process in running.items() if process.sentinel in ended]:
             process = running.pop(rank)
             process.join()  # the sentinel comes a moment before the exit code
             code = process.exitcode
-            if code and deadline is None:
-                if code != Stopped.exit_code:  # then the others stop too, and one of them is saving
-                    deadline = time.monotonic() + GRACE
-                    say_why(rank, code)
+            if code and failed is None:
+                failed = time.monotonic()
+                say_why(rank, code)
                 result = code if code > 0 else Abandoned.exit_code
+        if running and failed is not None and time.monotonic() - failed > PATIENCE:
+            busy = at_work(observe)
+            for rank in running.keys() - busy:
+                running[rank].kill()
     return result
+
+
+def at_work(observe: Callable[[], Process | None]) -> set[int]:
+    """The processes that live and are at work of their own, such as saving."""
+    try:
+        voice = observe()
+        return set() if voice is None else {rank for rank, answer in voice.call().items() if answer.alone}
+    except (RuntimeError, OSError):
+        return set()
 
 
 def say_why(rank: int, code: int) -> None:

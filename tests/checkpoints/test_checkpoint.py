@@ -1,6 +1,8 @@
 """Checkpoints: read back as they were, checked when read, passed over when damaged, never started over."""
 
+import contextlib
 import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ import torch
 
 from pixpro.checkpoints import checkpoint
 from pixpro.checkpoints.checksum import checksum
+from pixpro.checkpoints.folder import RunFolder
+from pixpro.checkpoints.safe_load import load_untrusted
 from pixpro.errors import UserError
-from pixpro.run.folder import RunFolder
 from tests.helpers.small_state import state
 
 
@@ -116,3 +119,55 @@ def test_a_folder_with_checkpoints_is_not_started_over(tmp_path):
         RunFolder(tmp_path, fresh=True)
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth.tar"]
     RunFolder(tmp_path, fresh=False).close()
+
+
+def zip_alone_reads(path: Path) -> dict | None:
+    """What the loader makes of a file whose zip checksums are right; None when either has something against it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            whole = archive.testzip() is None
+        found = load_untrusted(path) if whole else None
+    except Exception:  # whatever the damage leads to
+        return None
+    if found:
+        found.pop("checksum")
+    return found
+
+
+def flip_bits(folder: Path, count: int, seed: int) -> tuple[int, int]:
+    """Flip one bit of a checkpoint, `count` times; returns how many of them zip alone missed, and our checksum."""
+    path, content, rng = folder / "last.pth.tar", bytearray(), random.Random(seed)
+    checkpoint.save(path, state(2))
+    content[:], expected, missed = path.read_bytes(), checksum(state(2)), [0, 0]
+    for _ in range(count):
+        place, bit = rng.randrange(len(content)), 1 << rng.randrange(8)
+        content[place] ^= bit
+        path.write_bytes(content)
+        content[place] ^= bit
+        alone = zip_alone_reads(path)
+        missed[0] += alone is not None and checksum(alone) != expected
+        with contextlib.suppress(UserError):
+            missed[1] += checksum(checkpoint.load(path)) != expected
+    return missed[0], missed[1]
+
+
+def test_a_bit_that_zip_does_not_protect_is_noticed(tmp_path):
+    """An entry that says it is a folder: its zip checksum is right, and torch leaves its tensor unread."""
+    checkpoint.save(tmp_path / "last.pth.tar", state(2))
+    content = bytearray((tmp_path / "last.pth.tar").read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    while not content[entry + 46 :].startswith(b"archive/data/0"):
+        entry = content.index(b"PK\x01\x02", entry + 1)
+    content[entry + 38] ^= 0x10
+    (tmp_path / "last.pth.tar").write_bytes(content)
+    assert zipfile.ZipFile(tmp_path / "last.pth.tar").testzip() is None
+    with pytest.raises(UserError, match="checksum differs"):
+        checkpoint.load(tmp_path / "last.pth.tar")
+
+
+@pytest.mark.soak
+def test_of_four_thousand_flipped_bits_none_is_missed(tmp_path, capsys):
+    zip_missed, we_missed = flip_bits(tmp_path, 4000, seed=0)
+    with capsys.disabled():
+        print(f"\n4000 flipped bits: {zip_missed} missed by zip's checksums and the loader, {we_missed} by ours")
+    assert we_missed == 0

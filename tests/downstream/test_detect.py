@@ -23,7 +23,7 @@ from pixpro.errors import UserError
 from pixpro.monitor.metrics import Metrics
 from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco
-from pixpro.training.distributed import Process
+from pixpro.training.processes import Process
 
 ROOT = Path(__file__).parents[2]
 SMALL = "--arch resnet18 --batch-size 2 --scale 0.00002 --train-sizes 64 80 --test-size 64 --regions 8 --workers 0"

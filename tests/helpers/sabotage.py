@@ -1,14 +1,16 @@
 """What happens to runs on clusters, at an exact point: called in a run's own process before it trains."""
 
 import errno
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
 
-from pixpro.checkpoints import checkpoint
-from pixpro.run import saver
+from pixpro.checkpoints import checkpoint, saver
+from pixpro.data import Loader
 from pixpro.training.engine import Trainer
 
 
@@ -143,3 +145,79 @@ def flip_a_bit(path: Path) -> None:
     place = content.index(weight.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy().tobytes())
     content[place + 40] ^= 1
     path.write_bytes(content)
+
+
+def of_rank(rank: int) -> bool:
+    return int(os.environ.get("RANK", "0")) == rank
+
+
+def fail_in_reading(number: int, rank: int, error: Exception) -> None:
+    """Make one process meet an error while it reads the images of this global step (from 0)."""
+    if of_rank(rank):
+        read = Loader.__iter__
+
+        def failing(self):
+            for position, batch in enumerate(read(self), self.order.epoch * len(self) + self.order.step):
+                if position == number:
+                    raise error
+                yield batch
+
+        Loader.__iter__ = failing
+
+
+def write_slowly(seconds: float, first: int = 0) -> None:
+    """Make each write of a checkpoint, from this one on (from 0), take its time in the middle of the file."""
+    write, saves = torch.save, iter(range(1000))
+
+    def slow(state, file):
+        if next(saves) >= first:
+            file.write(b"half")
+            time.sleep(seconds)
+            file.seek(0)
+            file.truncate()
+        write(state, file)
+
+    checkpoint.torch.save = slow
+
+
+def draw_slowly(seconds: float) -> None:
+    """Make each picture of pairs take its time."""
+    from pixpro.run import record
+
+    draw = record.pairs_picture
+
+    def slow(*args):
+        time.sleep(seconds)
+        return draw(*args)
+
+    record.pairs_picture = slow
+
+
+def kill_a_worker_in_step(number: int, rank: int = 0) -> None:
+    """Make a loader worker of one process die when this global step (from 0) begins."""
+    if of_rank(rank):
+        step = Trainer.step
+
+        def orphaned(self, micro_batches, present):
+            if present == number:
+                os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            return step(self, micro_batches, present)
+
+        Trainer.step = orphaned
+
+
+def die_after_the_last_save() -> None:
+    """Make the process die when its last state is on disk and nothing has been measured since."""
+    write = saver.Saver.write_now
+
+    def deadly(self, *args):
+        write(self, *args)
+        die()
+
+    saver.Saver.write_now = deadly
+
+
+def all_of(*acts) -> None:
+    """Do several of these."""
+    for act in acts:
+        act()

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,25 @@ SMALL = ["--arch", "resnet18", "--hidden_dim", "8", "--dim", "8", "--image_size"
         (["--loss", "simclr"], ["simclr", "pixpro", "pixcontrast"]),
         (["--losss", "pixpro"], ["--losss"]),
         (["--arch", "vgg16"], ["vgg16", "resnet50"]),
+        (["--batch_size", "1"], ["--batch_size", "one crop of 32 pixels", "no variance"]),
+        (["--batch_size", "4", "--accumulation", "4"], ["--batch_size", "one crop of 32 pixels", "no variance"]),
     ],
 )
 def test_a_wrong_value_is_one_line(data, tmp_path, more, words):
     text = refused([*SMALL, "--data", str(data), *more], tmp_path / "output")
     assert all(word in text for word in words), text
+
+
+def test_held_out_images_that_give_batchnorm_one_value_are_one_line(data, tmp_path):
+    alone = folder(tmp_path / "alone", 1)
+    text = refused([*SMALL, "--data", str(data), "--batch_size", "4", "--val_data", str(alone)], tmp_path / "output")
+    assert "one crop of 32 pixels" in text and "no variance" in text
+
+
+def test_a_temporary_folder_too_deep_for_workers_is_one_line(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("deep" * 20)))
+    text = refused([*SMALL, "--data", str(data), "--batch_size", "4", "--workers", "1"], tmp_path / "output")
+    assert "TMPDIR" in text and "--workers 0" in text
 
 
 def test_missing_and_empty_folders_are_one_line(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pixpro.checkpoints import checkpoint
-from pixpro.training.endings import Abandoned, Diverged
+from pixpro.errors import Abandoned, Diverged, MachineFailed
 from pixpro.training.nonfinite import HIGHEST_SCALE, LOWEST_SCALE, Buffers, all_finite, limit_scale, loss_gradient
 from tests.helpers.runs import STEPS, Run, arguments, pictures, rows, server, weights
 from tests.helpers.sabotage import (
@@ -54,8 +54,9 @@ def test_an_output_folder_that_is_away_for_a_while_costs_warnings_and_no_row(dat
 def test_vanished_images_end_the_run_with_its_state_saved(data, whole, tmp_path):
     copy = pictures(tmp_path / "images")
     run = Run(arguments(copy, tmp_path / "run"), partial(rename_in_step, 5, str(copy), str(tmp_path / "gone")))
-    assert run.wait() == [2], run.text()
-    assert "is the data still there?" in run.text() and "Traceback" not in run.text()
+    assert run.wait() == [MachineFailed.exit_code] == [71], run.text()
+    assert "is the data still there?" in run.text() and "the state after step 6 is saved" in run.text()
+    assert "Traceback" not in run.text()
     assert checkpoint.load(tmp_path / "run" / "last.pth.tar")["step"] == 6
     (tmp_path / "gone").rename(copy)
     run = Run(arguments(copy, tmp_path / "run", "--resume", "auto"))
@@ -141,6 +142,7 @@ def test_the_death_of_a_process_ends_the_other_and_is_named(data, tmp_path):
 
 def supervised(argv: list[str], log: str, prepare) -> None:
     """A machine's parent process with two training processes; its exit code is theirs."""
+    from pixpro.training.distributed import observer
     from pixpro.training.supervision import supervise
     from tests.helpers import runs
 
@@ -148,7 +150,7 @@ def supervised(argv: list[str], log: str, prepare) -> None:
     context, store = runs.server(), {"PIXPRO_RENDEZVOUS": f"file://{log}.store", "WORLD_SIZE": "2"}
     own = [store | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
     processes = [context.Process(target=runs._main, args=(argv, log, own[rank], prepare)) for rank in range(2)]
-    os._exit(supervise(processes))
+    os._exit(supervise(processes, partial(observer, Path(f"{log}.store"), 2)))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pixpro.checkpoints import checkpoint
-from pixpro.training.endings import Stopped
+from pixpro.errors import Stopped
 from tests.helpers.runs import ROOT, STEPS, Run, arguments, pictures, rows, weights
 from tests.helpers.sabotage import signal_in_step
 
@@ -80,6 +80,7 @@ def signal_one(number: int, rank: int) -> None:
         ("exit 0", 0, False),
         ("exit 75", 75, True),
         ("exit 69", 69, True),
+        ("exit 71", 71, True),
         ("exit 2", 2, False),
         ("exit 70", 70, False),
         ("kill -TERM $PPID; exit 75", 75, False),  # cancelled

@@ -1,5 +1,7 @@
 """A run that is stopped anywhere and resumed is the run that was never stopped, to the last bit."""
 
+import gc
+import json
 import shutil
 import signal
 from functools import partial
@@ -8,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pixpro.checkpoints import checkpoint
+from pixpro.training.engine import Trainer
 from tests.helpers.runs import EPOCHS, STEPS, Run, arguments, pictures, rows, weights
-from tests.helpers.sabotage import die_before_step, die_while_saving, flip_a_bit
+from tests.helpers.sabotage import die_after_the_last_save, die_before_step, die_while_saving, flip_a_bit
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +105,42 @@ def test_a_damaged_checkpoint_is_passed_over_and_never_takes_a_good_ones_place(d
     assert "warning: " in log and "going on from" in log and "last-1.pth.tar" in log
     assert_same(output, whole)
     assert checkpoint.load(output / "last-1.pth.tar")["step"] == STEPS - 2
+
+
+def test_the_last_measurement_survives_a_kill_between_it_and_the_last_save(data, whole, tmp_path):
+    more = ("--val_data", str(data))
+    run = Run(arguments(data, tmp_path, *more), die_after_the_last_save)
+    assert run.wait() == [-signal.SIGKILL]
+    for _ in range(2):  # the second time there is nothing left to do
+        resumed(data, tmp_path, *more)
+        lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in lines if "matching" in row] == [STEPS]
+    assert weights(tmp_path) == weights(whole)
+
+
+def test_a_state_beyond_the_epochs_asked_for_is_left_under_its_own_name(data, whole, tmp_path):
+    shutil.copy(whole / "0002.pth.tar", tmp_path / "last.pth.tar")
+    log = resumed(data, tmp_path, "--epochs", "1")
+    assert f"the state is of step 8, beyond the {STEPS // EPOCHS} steps of 1 epochs" in log
+    assert [path.name for path in tmp_path.glob("*.pth.tar")] == ["last.pth.tar"]
+    assert checkpoint.load(tmp_path / "last.pth.tar")["step"] == 8
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_loaded_checkpoint_does_not_stay_in_memory(data, whole, tmp_path, ranks):
+    output = shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("last*", "0003*", ".lock"))
+    run = Run(arguments(data, output, "--resume", "auto"), look_for_a_checkpoint, ranks=ranks)
+    assert run.wait() == [0] * ranks, run.text()
+
+
+def look_for_a_checkpoint() -> None:
+    """Fail in the first step if a training state, as it comes from a file, is in memory."""
+    step, steps = Trainer.step, iter(range(1000))
+
+    def watched(self, micro_batches, present):
+        if next(steps) == 0:
+            held = [o for o in gc.get_objects() if type(o) is dict and {"model", "optimizer", "config"} <= o.keys()]
+            assert not held
+        return step(self, micro_batches, present)
+
+    Trainer.step = watched

@@ -50,7 +50,7 @@ def test_a_full_disk_loses_no_step_and_no_row(small_disk, tmp_path):
 
 def quick_retries() -> None:
     """Try failed writes again at once."""
-    from pixpro.run import saver
+    from pixpro.checkpoints import saver
 
     start = saver.Saver.__init__
     saver.Saver.__init__ = lambda self, *args, **options: start(self, *args, **options, retry_seconds=0.0)

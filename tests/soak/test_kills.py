@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pixpro.training.endings import Abandoned, Stopped
+from pixpro.errors import Abandoned, Stopped
 from tests.helpers.runs import Run, arguments, pictures, rows, weights
 from tests.helpers.sabotage import die_while_saving
 

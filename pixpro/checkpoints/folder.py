@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from pixpro.checkpoints.checkpoint import discard, newest_first, reason
+from pixpro.checkpoints.checkpoint import discard, newest_first, put_in_place, reason, sync
 from pixpro.errors import UserError
 
 
@@ -58,7 +58,8 @@ class RunFolder:
         partial = self.path / f".{name}.partial"
         try:
             partial.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
-            os.replace(partial, self.path / name)
+            sync(partial)
+            put_in_place(partial, self.path / name)
         except OSError as error:
             discard(partial)
             raise UserError(f"--output_dir {self.path}: cannot be written to ({reason(error)})") from None

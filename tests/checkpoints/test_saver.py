@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixpro.checkpoints import checkpoint
+from pixpro.checkpoints import checkpoint, saver
 from pixpro.checkpoints.checksum import checksum
-from pixpro.run import saver
-from pixpro.run.interval import Interval
-from pixpro.run.saver import Saver
-from pixpro.training.endings import NotSaved
+from pixpro.checkpoints.folder import RunFolder
+from pixpro.checkpoints.saver import Interval, Saver
+from pixpro.errors import NotSaved
 from tests.helpers.small_state import state
 
 
@@ -134,3 +133,57 @@ def test_a_kept_state_is_its_own_file_or_a_second_name_of_one(tmp_path, monkeypa
     monkeypatch.setattr(saver.os, "link", no_links)
     writer.keep_for_good(lambda: state(2), "0002.pth.tar")
     assert [checkpoint.load(tmp_path / f"000{n}.pth.tar")["step"] for n in (1, 2)] == [1, 2]
+
+
+def synced(monkeypatch) -> list[str]:
+    """What reaches the disk from now on, in order: names of synced files and folders, and of renames."""
+    seen, fsync, replace = [], os.fsync, os.replace
+
+    def noted(descriptor):
+        seen.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        fsync(descriptor)
+
+    def renamed(source, target):
+        seen.append(f"rename to {Path(target).name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "replace", renamed)
+    return seen
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_names_and_copies_are_on_disk_before_a_save_is_over(tmp_path, monkeypatch, links):
+    def no_links(*args):
+        raise OSError(errno.EPERM, "no hard links here")
+
+    if not links:
+        monkeypatch.setattr(saver.os, "link", no_links)
+    seen, partial, folder = synced(monkeypatch), f".0001.pth.tar.{os.getpid()}.partial", tmp_path.name
+    make_saver(tmp_path).keep_for_good(lambda: state(1), "0001.pth.tar")
+    written = [f"sync .last.pth.tar.{os.getpid()}.partial", "rename to last.pth.tar", f"sync {folder}"]
+    copied = [] if links else [f"sync {partial}"]
+    assert seen == [*written, *copied, "rename to 0001.pth.tar", f"sync {folder}"]
+
+
+def test_a_copy_that_does_not_fit_leaves_nothing_behind(tmp_path, monkeypatch, caplog):
+    def no_links(*args):
+        raise OSError(errno.EPERM, "no hard links here")
+
+    def full(source, target):
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(saver.os, "link", no_links)
+    monkeypatch.setattr(saver.shutil, "copyfile", full)
+    make_saver(tmp_path).keep_for_good(lambda: state(1), "0001.pth.tar")
+    assert "0001.pth.tar NOT WRITTEN: No space left on device" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth.tar"]
+
+
+def test_the_settings_of_a_run_are_on_disk_before_it_begins(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path, fresh=True)
+    seen = synced(monkeypatch)
+    folder.write_json("config.json", {"epochs": 1})
+    folder.close()
+    assert seen == ["sync .config.json.partial", "rename to config.json", f"sync {tmp_path.name}"]

@@ -1,22 +1,51 @@
 """When and how a run's state reaches the disk: in the background, in turn, again after a failure."""
 
 import logging
+import math
 import os
+import re
 import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from pixpro.checkpoints.checkpoint import LAST, discard, reason, sync_folder, write_partial
-from pixpro.run.interval import Interval
-from pixpro.training.endings import NotSaved
+from pixpro.checkpoints.checkpoint import LAST, discard, put_in_place, reason, sync, write_partial
+from pixpro.errors import NotSaved, UserError
 
 LOG = logging.getLogger(__name__)
 MakeState = Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number of minutes, steps or epochs."""
+
+    amount: float
+    unit: str  # min, steps or ep
+
+    @classmethod
+    def parse(cls, text: str) -> "Interval":
+        """The interval that a text like 10min, 500steps or 1ep says; UserError for any other text."""
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?(min|steps?|ep)", text, re.ASCII)
+        if match is None:
+            raise UserError(f"interval {text!r}: expected a number with its unit, such as 10min, 500steps or 1ep")
+        amount, unit = float(match[1]), match[2].replace("step", "steps").replace("ss", "s")
+        if amount <= 0 or (unit != "min" and amount != math.floor(amount)):
+            raise UserError(f"interval {text!r}: expected more than 0, and whole steps or epochs")
+        return cls(amount, unit)
+
+    def passed(self, step: int, epochs_done: int, ends_epoch: bool, minutes: float) -> bool:
+        """Whether it is time, after a step: minutes are those since the last time."""
+        if self.unit == "min":
+            return minutes >= self.amount
+        if self.unit == "steps":
+            return step % self.amount == 0
+        return ends_epoch and epochs_done % self.amount == 0
 
 
 class Saver:
@@ -81,8 +110,7 @@ class Saver:
         try:
             partial = write_partial(self.folder / LAST, state)
             self._rotate()
-            os.replace(partial, self.folder / LAST)
-            sync_folder(self.folder)
+            put_in_place(partial, self.folder / LAST)
         except OSError as error:
             if partial is not None:
                 discard(partial)
@@ -130,11 +158,19 @@ def copied(contents: Any) -> Any:
 
 
 def link_or_copy(path: Path, target: Path) -> None:
-    """A second name for a file's present contents: costs no space where the file system knows hard links."""
+    """A second name for a file's present contents: costs no space where the file system knows hard links.
+
+    It is there as a whole and on disk, or not at all (OSError).
+    """
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     try:
-        os.link(path, partial)
+        try:
+            os.link(path, partial)
+        except OSError:
+            shutil.copyfile(path, partial)
+            sync(partial)
+        put_in_place(partial, target)
     except OSError:
-        shutil.copyfile(path, partial)
-    os.replace(partial, target)
+        discard(partial)
+        raise

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pixpro.checkpoints.saver import Interval
 from pixpro.errors import UserError
-from pixpro.run.interval import Interval
 
 
 @pytest.mark.parametrize(("text", "amount", "unit"), [("10min", 10, "min"), ("1 step", 1, "steps"), ("2ep", 2, "ep")])
