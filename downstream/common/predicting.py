@@ -14,7 +14,7 @@ from downstream.common.finished import Finished, load_finished
 from pixpro.command_line import OneLineParser
 from pixpro.errors import UserError
 from pixpro.images.decoding import BadImage, decode
-from pixpro.images.folders import is_image
+from pixpro.images.kinds import is_image
 
 Predict = Callable[[argparse.Namespace, Finished, torch.device, list[Path]], Iterator[dict]]
 

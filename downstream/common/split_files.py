@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from pixpro.errors import UserError
-from pixpro.images.folders import EXTENSIONS
+from pixpro.images.kinds import EXTENSIONS
 
 # In the order in which they are looked for; cameras and cards write capitals.
 ENDINGS = tuple(
