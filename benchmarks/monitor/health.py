@@ -24,7 +24,7 @@ from pixpro.training.optim import LARS, parameter_groups
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; defaults are those of the demo."""
+    """The command line."""
     parser = argparse.ArgumentParser(description="Cost of the health numbers.")
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--hidden_dim", type=int, default=512)

@@ -1,9 +1,10 @@
 """The picture and the table of docs/what-is-normal.md: runs that learn and runs made to collapse, side by side.
 
     python benchmarks/monitor/normal_curves.py --small      five convolutions in place of the demo's network: minutes
-    python benchmarks/monitor/normal_curves.py              the demo itself: as long as eleven demos
+    python benchmarks/monitor/normal_curves.py              ResNet-18 at 128 pixels: eleven runs of four minutes
 
-Each run is `train.py --demo` with the changes named in `runs`. Those that are finished are not repeated.
+Each run is `train.py --demo` with SETTINGS, coarser than the demo's own, and the changes named in `runs`.
+Those that are finished are not repeated.
 """
 
 import argparse
@@ -18,13 +19,18 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import train
-from pixpro.config import DEMO, DEMO_PIXPRO
 from pixpro.method import ppm
 from pixpro.monitor.compare import compare, read_rows
 
+# 4 x 4 cells of the whole trunk, 180 steps of 16 images, no instance branch
+SETTINGS = [
+    *("--neck", "none", "--image_size", "128", "--dim", "256", "--epochs", "9", "--warmup_epochs", "1"),
+    *("--instance_weight", "0", "--momentum_base", "0.9"),
+]
+LR_BASE = {"pixcontrast": 16.0, "pixpro": 3.0}
 PANELS = ("loss", "target_rank", "target_std", "prediction_rank", "propagation_entropy", "grad_norm")
 SMALL = ["--image_size", "64", "--hidden_dim", "128", "--dim", "64"]
-PIXPRO_SEEDS = 3  # the demo is PixContrast
+PIXPRO_SEEDS = 3
 PICTURE = Path(__file__).parents[2] / "docs" / "normal.png"
 
 
@@ -83,15 +89,19 @@ def table_row(name: str, folder: Path) -> str:
 
 def runs(seeds: int) -> dict[str, list[str]]:
     """What each run changes in the demo, by its name: those that should learn, then those made to fail."""
-    pixpro = ["--loss", "pixpro"]
+
+    def method(name: str, *changes: str, times: int = 1) -> list[str]:
+        return [*SETTINGS, "--loss", name, "--lr_base", str(times * LR_BASE[name]), *changes]
+
+    pixpro = ("pixpro", "--momentum_base", "0.99")
     named: dict[str, list[str]] = {}
     for seed in range(seeds):
-        named[f"PixContrast, seed {seed}"] = ["--seed", str(seed)]
+        named[f"PixContrast, seed {seed}"] = method("pixcontrast", "--seed", str(seed))
     for seed in range(min(seeds, PIXPRO_SEEDS)):
-        named[f"PixPro, seed {seed}"] = [*pixpro, "--seed", str(seed)]
-    named["PixContrast, learning rate x 100"] = ["--lr_base", str(100 * DEMO["lr_base"])]
-    named["PixPro, learning rate x 100"] = [*pixpro, "--lr_base", str(100 * DEMO_PIXPRO["lr_base"])]
-    named["PixPro, no propagation, momentum 0"] = [*pixpro, "--momentum_base", "0"]
+        named[f"PixPro, seed {seed}"] = method(*pixpro, "--seed", str(seed))
+    named["PixContrast, learning rate x 100"] = method("pixcontrast", times=100)
+    named["PixPro, learning rate x 100"] = method(*pixpro, times=100)
+    named["PixPro, no propagation, momentum 0"] = method("pixpro", "--momentum_base", "0")
     return named
 
 
@@ -100,13 +110,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", type=Path, default=Path("output/normal"))
     parser.add_argument("--small", action="store_true", help="a network of five convolutions, 64 pixels")
-    parser.add_argument("--seeds", type=int, default=5, help="of the demo, and of PixPro up to three (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="of PixContrast, and of PixPro up to three (%(default)s)")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     args = parser.parse_args(argv)
     named = runs(args.seeds)
     folders = {name: args.output_dir / name.replace(", ", "-").replace(" ", "-") for name in named}
     for name, changes in named.items():
-        arguments = [*(SMALL if args.small else []), *changes]
+        arguments = [*changes, *(SMALL if args.small else [])]
         make(folders[name], arguments, small=args.small, propagated="no propagation" not in name)
     shown = [name for name in named if "seed" not in name or "seed 0" in name]
     picture = compare([folders[name] for name in shown], PANELS, shown)

@@ -1,0 +1,1 @@
+"""What was learned, measured: the parts of benchmarks/learning.py."""

@@ -1,0 +1,56 @@
+"""One row of JSON per run -> the table of a set of rows, in Markdown."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from downstream.probes.score_table import mean_and_spread
+
+Row = dict
+
+
+def read_rows(files: Iterable[Path]) -> list[Row]:
+    """The rows of files of JSON lines, in order."""
+    return [json.loads(line) for file in files for line in file.read_text().splitlines() if line.strip()]
+
+
+def write_rows(file: Path, rows: Iterable[Row]) -> None:
+    """One line for each row, those of earlier calls for other runs kept."""
+    known = {name_of(row): row for row in (read_rows([file]) if file.exists() else [])}
+    known |= {name_of(row): row for row in rows}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(known[name]) + "\n" for name in sorted(known)))
+
+
+def name_of(row: Row) -> tuple:
+    """What makes a run another one."""
+    return row["scale"], row["arch"], row["trained_on"], row["scored_on"], row["method"], row["seed"]
+
+
+def table(rows: Iterable[Row]) -> str:
+    """A table for each pair of data sets: methods down, scores across, in per cent, with the spread over seeds."""
+    parts: dict[tuple, dict[str, list[Row]]] = {}
+    for row in rows:
+        where = (row["scale"], row["arch"], row["trained_on"], row["scored_on"])
+        parts.setdefault(where, {}).setdefault(row["method"], []).append(row)
+    return "\n\n".join(part_table(*where, methods) for where, methods in parts.items())
+
+
+def part_table(scale: str, arch: str, trained_on: str, scored_on: str, methods: dict[str, list[Row]]) -> str:
+    """The table of one pair of data sets."""
+    names = list(dict.fromkeys(name for rows in methods.values() for row in rows for name in row["scores"]))
+    title = f"{scale}, {arch}: trained on {trained_on}, scored on {scored_on}"
+    lines = [title, "", f"| (seeds) | images seen | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    for method, rows in methods.items():
+        seen = max(row["images_seen"] for row in rows)
+        cells = [cell([row["scores"][name] for row in rows if name in row["scores"]]) for name in names]
+        lines.append(f"| {method} ({len(rows)}) | {seen or ''} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(values: list[float]) -> str:
+    """Mean and standard deviation in per cent."""
+    if not values:
+        return ""
+    mean, spread = mean_and_spread(values)
+    return f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if spread is not None else "")
