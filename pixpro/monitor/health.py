@@ -147,5 +147,9 @@ def step_numbers(model: DensePretraining, optimizer: torch.optim.Optimizer) -> d
     else:
         sizes = torch.stack(torch._foreach_norm(updated)).float()
         matrices = [i for i, p in enumerate(updated) if p.ndim > 1]
+        if isinstance(optimizer, torch.optim.AdamW):
+            # Each weight moves by up to the rate; its average of gradients does not sum them up as momentum does.
+            counts = norms.new_tensor([p.numel() for p in updated])
+            norms = counts.sqrt() * (1 - optimizer.defaults["betas"][0])
         change = (norms / sizes)[matrices].nanmedian()
     return numbers | {"update_size": optimizer.param_groups[0]["lr"] * change}

@@ -21,9 +21,14 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def make_optimizer(
     name: str, model: nn.Module, *, lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """The optimizer of a name, lars or sgd, for a model's trainable parameters."""
+    """The optimizer of a name, lars, sgd or adamw, for a model's trainable parameters.
+
+    momentum: for adamw its first coefficient; the second is 0.999.
+    """
     if name == "lars":
         return LARS(parameter_groups(model, weight_decay), lr, momentum)
+    if name == "adamw":
+        return torch.optim.AdamW(parameter_groups(model, weight_decay), lr, betas=(momentum, 0.999))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.SGD(trainable, lr, momentum, weight_decay=weight_decay)
 

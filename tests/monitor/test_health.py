@@ -153,6 +153,19 @@ def test_without_lars_the_step_of_the_middle_matrix_is_told():
     assert "trust_min" not in found
 
 
+def test_of_adamw_a_tenth_of_the_step_is_told_as_it_sums_up_no_ten_of_them():
+    model = build()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    groups = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": 0.0}]
+    found = watched_step(model, torch.optim.AdamW(groups, lr=1e-4))
+    moved = sorted(
+        ((p - before[name]).norm() / before[name].norm()).item()
+        for name, p in model.named_parameters()
+        if p.grad is not None and p.ndim > 1
+    )
+    assert found["update_size"] == pytest.approx(moved[(len(moved) - 1) // 2] / 10, rel=0.02)
+
+
 def test_watching_changes_nothing_and_leaves_nothing_behind():
     weights = []
     for watch in (True, False):

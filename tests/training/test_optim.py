@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from pixpro.training.optim import LARS, parameter_groups
+from pixpro.training.optim import LARS, make_optimizer, parameter_groups
 from tests.golden import recipe
 from tests.helpers.golden_records import FOLDER
 
@@ -77,3 +77,22 @@ def test_a_resumed_optimizer_goes_on_where_it_was():
         return weight.detach()
 
     assert torch.equal(run(split=False), run(split=True))
+
+
+def test_adamw_follows_its_published_steps_and_decays_matrices_alone():
+    model = nn.Linear(2, 1).double()
+    optimizer = make_optimizer("adamw", model, lr=0.1, momentum=0.8, weight_decay=0.5)
+    weight, bias = model.weight.detach().clone(), model.bias.detach().clone()
+    first = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    second = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    for step in range(1, 4):
+        gradients = [torch.tensor([[1.0, -2.0]]).double() * step, torch.tensor([3.0]).double()]
+        model.weight.grad, model.bias.grad = (gradient.clone() for gradient in gradients)
+        optimizer.step()
+        for index, (value, decay) in enumerate(((weight, 0.5), (bias, 0.0))):
+            first[index] = 0.8 * first[index] + 0.2 * gradients[index]
+            second[index] = 0.999 * second[index] + 0.001 * gradients[index] ** 2
+            corrected = second[index] / (1 - 0.999**step)
+            value -= 0.1 * (decay * value + first[index] / (1 - 0.8**step) / (corrected.sqrt() + 1e-8))
+        torch.testing.assert_close(model.weight.detach(), weight)
+        torch.testing.assert_close(model.bias.detach(), bias)
