@@ -81,7 +81,7 @@ def matching_scores(
 def encoder_matching(
     encoder: Encoder, pairs: tuple[View, View], *, batch_size: int = 32, threshold: float = 0.7
 ) -> dict[str, MatchingScore]:
-    """Scores of an encoder's "trunk" (what is transferred) and "projector" (what the loss sees, on its coarsest level).
+    """Scores of an encoder's "trunk" (what is transferred) and "projector" (what the loss sees), on its coarsest level.
 
     Runs on the encoder's device, in float32, with `batch_statistics`; leaves modes, buffers and generators
     alone.
@@ -90,7 +90,7 @@ def encoder_matching(
 
     def encode(pixels: Tensor) -> dict[str, Tensor]:
         features = encoder.features(pixels.to(device))
-        return {"trunk": features["c5"], "projector": encoder.project(features)[-1]}
+        return {"trunk": features[encoder.dense], "projector": encoder.project(features)[-1]}
 
     with batch_statistics(encoder), torch.autocast(device.type, enabled=False):
         return matching_scores(encode, pairs, batch_size=batch_size, threshold=threshold)

@@ -26,7 +26,7 @@ def pairs_picture(encoder: Encoder, pairs: tuple[View, View], threshold: float) 
     device = next(encoder.parameters()).device
     view1, view2 = (View(view.pixels[:SEEN], view.box[:SEEN]) for view in pairs)
     with batch_statistics(encoder), torch.autocast(device.type, enabled=False):
-        maps = [encoder.features(view.pixels.to(device))["c5"] for view in (view1, view2)]
+        maps = [encoder.features(view.pixels.to(device))[encoder.dense] for view in (view1, view2)]
     return pairs_image(view1, view2, maps[0], maps[1], threshold=threshold)
 
 
