@@ -21,13 +21,13 @@ import torch
 from pixpro.checkpoints.checkpoint import LAST
 from pixpro.checkpoints.folder import RunFolder
 from pixpro.checkpoints.saver import Interval
-from pixpro.config import Config, parse_args, settle, shared_settings
+from pixpro.config import Config, parse_args, recipe_line, settle, shared_settings
 from pixpro.data import Loader
 from pixpro.data.held_out import open_pairs
-from pixpro.data.views import View
 from pixpro.errors import UserError
 from pixpro.images import Images, open_images
 from pixpro.method.model import DensePretraining, PixContrast, PixPro
+from pixpro.monitor.semantics import open_masks
 from pixpro.plan import make_plan
 from pixpro.run.loop import loop
 from pixpro.run.narration import introduce
@@ -36,6 +36,7 @@ from pixpro.run.record import Record, make_record
 from pixpro.run.resuming import begin, find_state
 from pixpro.run.skipped import SkippedSteps
 from pixpro.run.starting import abandon, in_group, processes_to_start, say
+from pixpro.scenes import sample_scenes
 from pixpro.training import distributed, schedules
 from pixpro.training.allocator import keep_freed_memory
 from pixpro.training.compiling import compile_for
@@ -84,6 +85,7 @@ def train(config: Config, process: Process) -> None:
             source = open_images(config.data)
             loader = build_loader(config, source, process)
             pairs = open_pairs(source, config.val_data, config.image_size, config.distance) if process.is_main else None
+            masks = open_masks(sample_scenes(), config.image_size) if config.demo and process.is_main else None
             require_statistics(loader.order.micro * process.world_size, config.image_size, "--batch_size")
             if pairs:
                 require_statistics(len(pairs[0].box), config.image_size, "held-out images")
@@ -98,12 +100,14 @@ def train(config: Config, process: Process) -> None:
             if process.is_main:
                 output = RunFolder(folder, fresh=not (found or config.demo))
                 from_last = bool(found) and found.resolve() == (folder / LAST).resolve()
-                record = build_record(config, trainer, len(source), last_step, pairs, from_last)
+                record = build_record(config, trainer, len(source), last_step, (pairs, masks), from_last)
                 output.write_json("config.json", settings)
         with process.together("looking at the network before its first step"):
             if record:
                 method = f"{config.loss} on {config.arch}"
-                print(account + introduce(method, loader, trainer, process, last_step), flush=True)
+                print(
+                    account + recipe_line(config) + introduce(method, loader, trainer, process, last_step), flush=True
+                )
                 record.begin()
         loop(trainer, loader, last_step, log_every=config.log_every, skipped=skipped, process=process, record=record)
         with process.together("saving and measuring the result"):
@@ -135,10 +139,10 @@ def plan(config: Config, process: Process) -> None:
         process,
         epochs=config.epochs,
         peak_lr=partial(schedules.scaled_lr, config.lr_base),
-        **handed_on(config, "lr_rule", "image_size", "distance", "threshold", "crop_min"),
+        **handed_on(config, "lr_rule", "recipe", "image_size", "distance", "threshold", "crop_min"),
     )
     if process.is_main:
-        print(text, flush=True)
+        print(recipe_line(config) + text, flush=True)
 
 
 def handed_on(config: Config, *names: str) -> dict[str, Any]:
@@ -191,17 +195,18 @@ def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Pr
 
 
 def build_record(
-    config: Config, trainer: Trainer, images: int, last_step: int, pairs: tuple[View, View] | None, from_last: bool
+    config: Config, trainer: Trainer, images: int, last_step: int, looks: tuple[Any, Any], from_last: bool
 ) -> Record:
     """The outputs of the main process.
 
-    pairs: what the network is looked at with. from_last: whether the run goes on from its own last.pth.tar.
+    looks: the pairs and the masks that the network is looked at with, or None. from_last: whether the run goes on from
+    its own last.pth.tar.
     """
     return make_record(
         Path(config.output_dir),
         trainer,
         last_step,
-        pairs,
+        *looks,
         measured=bool(config.val_data),
         constant={"images": images, "config": dataclasses.asdict(config)},
         from_last=from_last,

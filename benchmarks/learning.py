@@ -28,7 +28,7 @@ from benchmarks.evidence.rows import Row, read_rows, table, write_rows
 from benchmarks.evidence.scoring import scores_of
 from pixpro.data.cores import available_cores
 from pixpro.errors import UserError
-from pixpro.run.outcome import say
+from pixpro.run.starting import say
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

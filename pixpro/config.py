@@ -8,6 +8,7 @@ from typing import Any
 
 from pixpro.checkpoints.saver import Interval
 from pixpro.command_line import build_parser, setting
+from pixpro.errors import UserError
 from pixpro.method.encoder import ARCHS, NECKS
 from pixpro.method.instance import INSTANCE_LOSSES
 from pixpro.method.neck import LEVELS
@@ -27,12 +28,21 @@ class Config:
     val_data: list[str] = setting([], "held-out images on which dense matching accuracy is measured")
     demo: bool = setting(False, "train a small network on built-in sample images: no data, no GPU, a few minutes")
     plan: bool = setting(False, "measure a few steps, say what the run would take and which settings suit, and stop")
+    recipe: str = setting(
+        "published",
+        "where the defaults come from: the published weights, or what was measured on a few thousand images (small)",
+        ("published", "small"),
+    )
     # Method
     loss: str = setting("pixpro", "which method to train", choices=("pixpro", "pixcontrast"))
     arch: str = setting("resnet50", "backbone", choices=ARCHS)
-    neck: str = setting("none", "what sits on the backbone: nothing, or a feature pyramid as in FPN detectors", NECKS)
+    neck: str = setting(
+        "none",
+        "what sits on the backbone: nothing (32 pixels a cell), a feature pyramid, or nothing on one stage of it",
+        NECKS,
+    )
     levels: list[int] = setting(
-        [3, 4, 5], "pyramid levels in the loss, 2 to 5, of stride 2^level; 2 costs most", LEVELS
+        [3, 4, 5], "levels in the loss, 2 to 5, of stride 2^level; --neck fpn: one or more, --neck stage: one", LEVELS
     )
     hidden_dim: int = setting(
         4096, "width of the hidden layer of the heads (the paper's text says 2048)", low=1, high=65536
@@ -65,7 +75,7 @@ class Config:
         1024, "images per optimizer step, over all processes and accumulation steps", low=1, high=2**24
     )
     accumulation: int = setting(1, "forward and backward passes per optimizer step", low=1, high=65536)
-    optimizer: str = setting("lars", "optimizer", choices=("lars", "sgd"))
+    optimizer: str = setting("lars", "optimizer", choices=("lars", "sgd", "adamw"))
     lr_base: float = setting(1.0, "learning rate per 256 images", low=0, high=1e6)
     lr_rule: str = setting("linear", "how the learning rate follows the batch", choices=("linear", "sqrt"))
     warmup_epochs: float = setting(5.0, "epochs of linear warm-up", low=0, high=1e5)
@@ -121,22 +131,23 @@ class Config:
     )
 
 
-# What fits into minutes on two CPU cores. PixContrast learns visibly in 180 steps, PixPro takes thousands.
-DEMO = {
-    "loss": "pixcontrast",
-    "arch": "resnet18",
+# What learned from a few hundred images in some hundred steps (docs/evidence.md): 8 x 8 cells of a stage of the trunk,
+# more steps of fewer images, and for PixPro the instance branch in the paper's form.
+SMALL = {
+    "neck": "stage",
+    "levels": [3],
     "hidden_dim": 512,
-    "image_size": 128,
+    "dim": 128,
+    "image_size": 64,
     "batch_size": 16,
-    "epochs": 9,
+    "epochs": 30,
     "warmup_epochs": 1.0,
-    "lr_base": 16.0,
-    "momentum_base": 0.9,
-    "log_every": 5,
-    "eval_every": 0,
-    "amp": "off",  # the same figures on CPUs with and without half-precision instructions
+    "lr_base": 8.0,
 }
-DEMO_PIXPRO = DEMO | {"loss": "pixpro", "lr_base": 3.0, "momentum_base": 0.99}
+SMALL_PIXPRO = SMALL | {"instance_weight": 1.0, "instance_loss": "contrast"}
+# The recipe on the smallest ResNet, in minutes on two CPU cores; in the same precision on CPUs with and without
+# half-precision instructions.
+DEMO = {"recipe": "small", "arch": "resnet18", "log_every": 10, "eval_every": 0, "amp": "off"}
 
 
 def parse_args(argv: list[str] | None = None) -> Config:
@@ -144,15 +155,27 @@ def parse_args(argv: list[str] | None = None) -> Config:
     description = "Pre-train a backbone on unlabelled images with PixPro or PixContrast."
     parser = partial(build_parser, Config, prog="train.py", description=description)
     given = parser({}).parse_args(argv)
-    if given.demo:
-        loss = parser(DEMO).parse_args(argv).loss
-        given = parser(DEMO_PIXPRO if loss == "pixpro" else DEMO).parse_args(argv)
+    if given.demo or given.recipe == "small":
+        small = SMALL_PIXPRO if given.loss == "pixpro" else SMALL
+        given = parser(small | DEMO if given.demo else small).parse_args(argv)
     return Config(**vars(given))
+
+
+def recipe_line(config: Config) -> str:
+    """What a recipe other than the published one set, as flags."""
+    if config.recipe == "published":
+        return ""
+    values = {name: getattr(config, name) for name in (SMALL_PIXPRO if config.loss == "pixpro" else SMALL)}
+    flags = (f"--{name} {' '.join(map(str, v)) if isinstance(v, list) else v}" for name, v in values.items())
+    return f"recipe {config.recipe}: {' '.join(flags)}\n"
 
 
 def settle(config: Config) -> Config:
     """The configuration with its open ends filled in; UserError when it makes no sense. Nothing is written."""
     Interval.parse(config.save_every)
+    if config.neck == "stage" and len(set(config.levels)) != 1:
+        given = " ".join(map(str, config.levels))
+        raise UserError(f"--neck stage --levels {given}: expected one level, such as --levels 3 (8 pixels a cell)")
     if config.demo:
         scenes = sample_scenes()
         config = dataclasses.replace(config, data=[str(scenes / "train")], val_data=[str(scenes / "held_out")])

@@ -19,7 +19,7 @@ from downstream.segmentation.net import pixel_loss
 from downstream.segmentation.scores import confusion, mean_iou
 from downstream.segmentation.sets import load_voc_masks
 from pixpro.data.augment import MEAN, STD
-from pixpro.training.distributed import Process
+from pixpro.training.processes import Process
 
 ROOT = Path(__file__).resolve().parents[2]
 LR, DECAY = 0.02, 1e-4  # at 8 crops

@@ -22,6 +22,7 @@ def make_plan(
     epochs: int,
     peak_lr: Callable[[int, str], float],
     lr_rule: str,
+    recipe: str,
     image_size: int,
     distance: Distance,
     threshold: float,
@@ -30,7 +31,7 @@ def make_plan(
     """What a run of `epochs` with the loader would take, as text; all processes call it. The trainer's weights move.
 
     method: its name, for the first line. loader_of: a loader for micro-batches of so many images over all processes.
-    peak_lr: learning rate for a batch and a rule.
+    peak_lr: learning rate for a batch and a rule. recipe: published or small.
     """
     batch_size, world_size, device = loader.order.batch_size, process.world_size, process.device
     if process.is_main:
@@ -53,6 +54,7 @@ def make_plan(
         limit=memory_limit(device),
         peak_lr=peak_lr,
         lr_rule=lr_rule,
+        recipe=recipe,
     )
     cells = max(1, image_size // trainer.core.encoder.stride)
     pairs = pairs_line(loader.source, distance=distance, cells=cells, threshold=threshold, crop_min=crop_min)

@@ -8,10 +8,22 @@ from pixpro.monitor.console import duration
 from pixpro.monitor.usage import GB
 from pixpro.plan.bursts import Bursts
 
+FEW_STEPS = 2000  # after 1,000 PixPro's cells had begun to part again at the small scale that was measured
+
 
 def accumulation_for(share: int, largest: int) -> int:
     """The smallest number of accumulation steps that cuts a process's share into equal micro-batches that fit."""
     return next(parts for parts in range(1, share + 1) if share % parts == 0 and share // parts <= largest)
+
+
+def steps_advice(steps: int, recipe: str) -> str | None:
+    """What to do where a run has few steps; None where it has enough, or follows the recipe for that."""
+    if steps >= FEW_STEPS or recipe == "small":
+        return None
+    return (
+        f"{steps} steps are few for the published recipe, whose cells become alike before they part: "
+        "--recipe small, --loss pixcontrast, more --epochs, or --init imagenet (docs/evidence.md)"
+    )
 
 
 def plan_lines(
@@ -25,10 +37,12 @@ def plan_lines(
     limit: float,
     peak_lr: Callable[[int, str], float],
     lr_rule: str,
+    recipe: str,
 ) -> list[str]:
     """What the run would take and the suggested settings, in lines.
 
-    images: of the data set. limit: bytes of the memory. peak_lr: learning rate for a batch and a rule.
+    images: of the data set. limit: bytes of the memory. peak_lr: learning rate for a batch and a rule. recipe: that of
+    the settings.
     """
     last, share = found.bursts[-1], batch_size // world_size
     steps = images // batch_size * epochs
@@ -48,6 +62,8 @@ def plan_lines(
         small = share // parts * world_size
         other = f"or --batch_size {small} --lr_rule sqrt, peak learning rate {peak_lr(small, 'sqrt'):.4g}"
         rows.append(("", f"{other}: more steps of fewer images, as the authors advise for small machines"))
+    if advice := steps_advice(steps, recipe):
+        rows.append(("recipe", advice))
     if last.data_wait > 0.1:
         rows.append(("", "more --workers, or smaller image files: the network waits for its images"))
     return tabulate(rows, tablefmt="plain", disable_numparse=True).splitlines()

@@ -1,14 +1,26 @@
 """What a run says about itself at its beginning and its end."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from pixpro.checkpoints.checkpoint import LAST
 from pixpro.data import Loader
 from pixpro.monitor.matching import MatchingScore
+from pixpro.monitor.semantics import SemanticScore
 from pixpro.training.engine import Trainer
 from pixpro.training.processes import Process
+
+
+class Learned(NamedTuple):
+    """The scores of a network, where they can be measured."""
+
+    matching: MatchingScore | None
+    semantics: SemanticScore | None
+
+
+NOTHING = Learned(None, None)
 
 
 def introduce(method: str, loader: Loader, trainer: Trainer, process: Process, last_step: int) -> str:
@@ -26,16 +38,18 @@ def introduce(method: str, loader: Loader, trainer: Trainer, process: Process, l
     )
 
 
-def conclude(folder: Path, before: MatchingScore | None, after: MatchingScore | None) -> str:
+def conclude(folder: Path, before: Learned, after: Learned) -> str:
     """What was written, what was learned, and what to do next."""
     last = folder / LAST
     lines = [f"\nwritten to {folder}: {', '.join(sorted(path.name for path in folder.glob('[!.]*')))}"]
-    if after:
-        untrained = f"{before.accuracy:.3f} before training, " if before else ""
-        lines.append(
-            f"dense matching accuracy on {after.images} held-out images: {untrained}{after.accuracy:.3f} now, "
-            f"{after.chance:.3f} by chance"
-        )
+    for title, untrained, score in (
+        ("dense matching accuracy on {} held-out images", before.matching, after.matching),
+        ("cells named by a linear classifier on {} held-out images", before.semantics, after.semantics),
+    ):
+        if score:
+            earlier = f"{untrained.accuracy:.3f} before training, " if untrained else ""
+            title = title.format(score.images)
+            lines.append(f"{title}: {earlier}{score.accuracy:.3f} now, {score.chance:.3f} by chance")
     lines.append(
         f"next: tensorboard --logdir {folder}\n"
         f"      cd downstream && python convert-pretrain-to-detectron2.py {last.resolve()} pixpro.pkl\n"

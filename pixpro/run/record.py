@@ -14,8 +14,9 @@ from pixpro.errors import NotSaved
 from pixpro.monitor.console import Console
 from pixpro.monitor.matching import MatchingScore, encoder_matching
 from pixpro.monitor.metrics import Metrics
+from pixpro.monitor.semantics import MaskedImages, SemanticScore, encoder_semantics
 from pixpro.monitor.verdict import Diagnosis
-from pixpro.run.narration import conclude
+from pixpro.run.narration import NOTHING, Learned, conclude
 from pixpro.training.engine import Step, Trainer
 from pixpro.visualize.board import pairs_picture
 
@@ -28,7 +29,8 @@ class Record:
     """The outputs of a run.
 
     state: makes what a checkpoint holds. measure: dense matching on held-out images, if there are any. draw: a picture
-    of a few pairs as the network sees them, if there are any. agreement: whether the loss is PixPro's alone, whose
+    of a few pairs as the network sees them, if there are any. name_cells: how well
+    a classifier names cells, if there are masks. agreement: whether the loss is PixPro's alone, whose
     scale people know. Others as in Config.
     """
 
@@ -39,17 +41,18 @@ class Record:
     state: Callable[[], dict[str, Any]]
     measure: Callable[[], MatchingScore] | None
     draw: Callable[[], Tensor] | None
+    name_cells: Callable[[], SemanticScore] | None
     agreement: bool
     epochs: int
     eval_every: int
     keep_every: int
-    untrained: MatchingScore | None = None  # before the first step, if this is the run that made it
+    untrained: Learned = NOTHING  # before the first step, if this is the run that made it
 
     def begin(self) -> None:
         """Look at the network before its first step; nothing is done when a run goes on."""
         if self.metrics.first_step == 0:
             self.show(0)
-            self.untrained = self.score()
+            self.untrained = self.learned()
 
     def show(self, step: int) -> None:
         """Put a picture of a few pairs on TensorBoard, if there are any."""
@@ -59,6 +62,10 @@ class Record:
     def score(self) -> MatchingScore | None:
         """Dense matching with the present weights, if there are held-out images."""
         return self.measure() if self.measure else None
+
+    def learned(self) -> Learned:
+        """What is told of a network at both ends of a run."""
+        return Learned(self.score(), self.name_cells() if self.name_cells else None)
 
     def report(self, step: Step, numbers: dict[str, float]) -> None:
         """Write a step's numbers, print the line of them, and say what looks wrong lately."""
@@ -103,12 +110,12 @@ class Record:
             print(f"nothing to train: the state is of step {first}, beyond the {last} steps of {self.epochs} epochs")
         elif first < last or not (folder / self.numbered(self.epochs)).exists():
             self.saver.write_now(self.state, PATIENCE_AT_THE_END, self.numbered(self.epochs))
-        after = self.score()
+        after = self.learned()
         # A run that was killed after its last save has not yet been measured.
-        if first < last or (first == last and after and not self.metrics.rows.has(last, "matching")):
+        if first < last or (first == last and after.matching and not self.metrics.rows.has(last, "matching")):
             self.show(last)
-            if after:
-                self.metrics.write(last, {"matching": after.accuracy})
+            if after.matching:
+                self.metrics.write(last, {"matching": after.matching.accuracy})
         self.metrics.close()
         self.console.close()
         print(f"\n{self.diagnosis.summary()}")
@@ -125,6 +132,7 @@ def make_record(
     trainer: Trainer,
     last_step: int,
     pairs: tuple[View, View] | None,
+    masks: tuple[MaskedImages, MaskedImages] | None,
     *,
     measured: bool,
     constant: dict[str, Any],
@@ -140,8 +148,9 @@ def make_record(
     """The record of a trainer's run of last_step steps into a folder, from its present step on.
 
     pairs: what the network is looked at with, at the beginning, every eval_every epochs and at the end. measured:
-    whether it never trains on them, so that dense matching is measured, not only drawn. constant: what checkpoints hold
-    beside the trainer's state. from_last: whether that state is of the folder's last.pth.tar.
+    whether it never trains on them, so that dense matching is measured, not only drawn. masks: images to fit a
+    classifier of cells on and to judge it on, at both ends. constant: what checkpoints hold beside the trainer's state.
+    from_last: whether that state is of the folder's last.pth.tar.
     """
     first_step, encoder = trainer.good_step, trainer.core.encoder
     return Record(
@@ -152,6 +161,7 @@ def make_record(
         state=lambda: {**trainer.state(), "epoch": trainer.good_step * epochs // last_step, **constant},
         measure=(lambda: encoder_matching(encoder, pairs)["trunk"]) if pairs and measured else None,
         draw=partial(pairs_picture, encoder, pairs, threshold) if pairs else None,
+        name_cells=(lambda: encoder_semantics(encoder, *masks)) if masks else None,
         agreement=agreement,
         epochs=epochs,
         eval_every=eval_every,

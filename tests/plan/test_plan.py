@@ -103,6 +103,7 @@ def test_accumulation_cuts_the_share_into_equal_parts_that_fit(share, largest, p
 def lines(found: Bursts, **changes) -> list[str]:
     settings = {"images": 1000, "epochs": 10, "batch_size": 256, "world_size": 2, "workers": 4, "limit": 16 * GB}
     settings |= {"peak_lr": lambda batch, rule: batch / 256 if rule == "linear" else batch**0.5, "lr_rule": "linear"}
+    settings |= {"recipe": "small"}
     return plan_lines(found, **(settings | changes))
 
 
@@ -121,6 +122,16 @@ def test_a_batch_that_does_not_fit_is_accumulated_or_made_smaller():
     assert "--batch_size 256 --accumulation 4 (32 images at once per process), peak learning rate 1" in told[3]
     assert "--batch_size 64 --lr_rule sqrt, peak learning rate 8:" in told[4]
     assert "waits for its images" in told[5]
+
+
+@pytest.mark.parametrize(
+    ("images", "recipe", "told"), [(51199, "published", True), (51200, "published", False), (1000, "small", False)]
+)
+def test_a_run_of_few_steps_by_the_published_recipe_is_advised(images, recipe, told):
+    found = lines(Bursts([Burst(64, 50.0, 0.02, 8 * GB)], None, 140), images=images, epochs=10, recipe=recipe)
+    advice = [line for line in found if line.startswith("recipe")]
+    assert bool(advice) == told  # 200 steps of 256 images an epoch make 2000 steps
+    assert not told or ("1990 steps are few" in advice[0] and "--recipe small" in advice[0])
 
 
 def test_a_burst_measures_real_steps():

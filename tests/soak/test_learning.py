@@ -1,13 +1,12 @@
 """Learning itself, by `pytest -m soak`: both methods rise above an untrained network, and do not when they are broken.
 
-Five convolutions on the built-in scenes, judged by dense matching on held-out ones. A healthy run must rise by twice the
-margin, a broken one must stay below it.
+Five convolutions on the built-in scenes, judged by dense matching on held-out ones. A healthy run must rise by twice
+the margin, a broken one must stay below it.
 """
 
 from functools import cache
 
 import pytest
-import torch
 
 import train
 from benchmarks.evidence.trunk import small_trunk
