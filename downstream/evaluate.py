@@ -4,6 +4,7 @@
     python evaluate.py ../output/demo/last.pth.tar                           the built-in sample scenes
     python evaluate.py CHECKPOINT --masks VOC2012 --classes imagenet         your data
     python evaluate.py CHECKPOINT --compare OTHER --images photos            two checkpoints, no labels
+    python evaluate.py ../output/demo_pixpro/last.pth.tar --level 3          the map of 8 pixels a cell alone
 
 Dense matching needs images alone; image k-NN and the linear probe need class folders; dense k-NN and the dense linear
 probe need masks in VOC's or Cityscapes' layout. Each score is a mean over --seeds with its standard deviation: a seed
@@ -47,6 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", type=Path, help="weights of any known project")
     parser.add_argument("--compare", type=Path, help="another checkpoint to measure beside it")
     parser.add_argument("--arch", help="the checkpoint's backbone, checked; default: whatever it holds")
+    parser.add_argument(
+        "--level", type=int, choices=(2, 3, 4, 5), default=5, help="trunk's map that is measured, of stride 2^LEVEL (5)"
+    )
     parser.add_argument("--images", type=Path, help="folder of images not trained on: dense matching")
     parser.add_argument("--classes", type=Path, help="a folder for each class (or train/ and val/ with them)")
     parser.add_argument("--masks", type=Path, help="folder in VOC's or Cityscapes' layout")
@@ -131,8 +135,9 @@ class Evaluation:
         """Dense matching accuracy of a neighbour picked at random, mean over the seeds."""
         if not self.images:
             return None
+        stride = 2**self.args.level
         scores = [
-            matching_scores(lambda x: {"": x[:, :, ::32, ::32]}, self.pairs(seed))[""].chance
+            matching_scores(lambda x: {"": x[:, :, ::stride, ::stride]}, self.pairs(seed))[""].chance
             for seed in range(self.args.seeds)
         ]
         return sum(scores) / len(scores)
@@ -145,7 +150,7 @@ def evaluate(args: argparse.Namespace) -> tuple[Scores, dict]:
     names = [path.name for path in paths]
     names = names if len(set(names)) == len(names) else [str(path) for path in paths]
     archs = [args.arch, None]
-    trunks = {n: trunk_only(load_backbone(p, a)) for n, p, a in zip(names, paths, archs, strict=False)}
+    trunks = {n: trunk_only(load_backbone(p, a), args.level) for n, p, a in zip(names, paths, archs, strict=False)}
     arch = read_checkpoint(args.checkpoint).arch
     evaluation = Evaluation(args)
     scores: Scores = {}
@@ -156,7 +161,7 @@ def evaluate(args: argparse.Namespace) -> tuple[Scores, dict]:
             scores.setdefault(task, {}).setdefault(name, []).append(score)
     print(f"measuring {args.seeds} untrained {arch}", file=sys.stderr, flush=True)
     for seed in seeds:
-        trunk = untrained_trunk(arch, seed).to(evaluation.device)
+        trunk = untrained_trunk(arch, seed, args.level).to(evaluation.device)
         # without statistics it does not normalise at all, and comparing with it would measure that, not the weights
         update_bn(central_views(evaluation.calibration(), args.image_size), trunk, evaluation.device)
         for task, score in evaluation.measure(trunk, [seed]):

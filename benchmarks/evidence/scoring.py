@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import torch
+from torch.optim.swa_utils import update_bn
 
 from benchmarks.evidence.data import Photographs
 from benchmarks.evidence.pretrain import Scale
 from benchmarks.evidence.transfer import detection_ap, fine_tuned_iou
 from benchmarks.evidence.trunk import SMALL, maps_until, trunk_model
-from downstream.probes.frozen_trunk import calibrate, central_views
+from downstream.probes.frozen_trunk import central_views
 from downstream.probes.image_scores import ImageFeatureSet, image_scores
 from downstream.probes.labelled import image_files
 from downstream.probes.mask_scores import DenseFeatureSet, count_classes, dense_scores
@@ -31,7 +32,7 @@ def scores_of(
     if checkpoint is None:
         files = image_files(data.images)[:CALIBRATION]
         for trunk in (dense, whole):
-            calibrate(trunk, list(central_views(files, scale.image_size)))
+            update_bn(central_views(files, scale.image_size), trunk)
     dense, whole = dense.to(device), whole.to(device)
     scores = matching(dense, data, scale.image_size, device)
     if data.classes:

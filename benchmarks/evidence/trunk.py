@@ -1,7 +1,6 @@
 """A trunk of five convolutions in place of a ResNet: what a CPU core pre-trains in minutes."""
 
 import contextlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from downstream.probes.frozen_trunk import trunk_only
 from pixpro import load_backbone
 from pixpro.checkpoints.checkpoint import load
 from pixpro.checkpoints.trunk import trunk_of
-from pixpro.method.encoder import TRUNK
 
 SMALL = "five convolutions"  # its name as an arch
 
@@ -61,6 +59,4 @@ def trunk_model(arch: str, checkpoint: Path | None, seed: int = 0) -> nn.Module:
 
 def maps_until(model: nn.Module, last: str = "layer4") -> nn.Sequential:
     """Its maps up to a stage as one frozen module in evaluation mode."""
-    whole = trunk_only(model)
-    names = TRUNK[: TRUNK.index(last) + 1]
-    return nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in names)).eval()
+    return trunk_only(model, int(last[-1]) + 1)

@@ -17,17 +17,20 @@ from pixpro.images.decoding import BadImage, decode
 from pixpro.method.encoder import TRUNK
 
 
-def trunk_only(model: nn.Module) -> nn.Sequential:
-    """A torchvision ResNet's maps alone: (B, 3, H, W) -> (B, C, H / 32, W / 32); frozen, in evaluation mode."""
-    parts = OrderedDict((name, getattr(model, name)) for name in TRUNK)
-    return nn.Sequential(parts).eval().requires_grad_(False)
+def trunk_only(model: nn.Module, level: int = 5) -> nn.Sequential:
+    """A torchvision ResNet's map of one level alone: (B, 3, H, W) -> (B, C, H / 2^level, W / 2^level), level 2 to 5.
+
+    Frozen, in evaluation mode.
+    """
+    names = [name for name in TRUNK if not name.startswith("layer") or int(name[-1]) < level]
+    return nn.Sequential(OrderedDict((name, getattr(model, name)) for name in names)).eval().requires_grad_(False)
 
 
-def untrained_trunk(arch: str, seed: int) -> nn.Sequential:
+def untrained_trunk(arch: str, seed: int, level: int = 5) -> nn.Sequential:
     """A trunk as pre-training starts from, its weights drawn from the seed; torch's generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return trunk_only(torchvision.models.get_model(arch, weights=None, zero_init_residual=True))
+        return trunk_only(torchvision.models.get_model(arch, weights=None, zero_init_residual=True), level)
 
 
 def read_image(path: Path) -> Tensor:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch.optim.swa_utils import update_bn
 
-from downstream.probes.frozen_trunk import central_view, untrained_trunk
+from downstream.probes.frozen_trunk import central_view, trunk_only, untrained_trunk
 
 
 def test_untrained_trunks_follow_the_seed_and_are_calibrated():
@@ -40,3 +41,15 @@ def test_central_views_are_central_squares_of_any_image(shape):
     assert view.shape == (3, 64, 64)
     middle = (view.mean(dim=(1, 2)) * torch.tensor([0.229, 0.224, 0.225]) + torch.tensor([0.485, 0.456, 0.406])) * 255
     assert (middle - 127.5).abs().max() < 3
+
+
+@pytest.mark.parametrize("level, channels", [(2, 64), (3, 128), (4, 256), (5, 512)])
+def test_a_trunk_s_map_of_one_level_is_that_of_the_model_s_stages(level, channels):
+    model = torchvision.models.get_model("resnet18", weights=None).eval()
+    images = torch.randn(1, 3, 64, 64)
+    expected = model.maxpool(model.relu(model.bn1(model.conv1(images))))
+    for stage in range(1, level):
+        expected = getattr(model, f"layer{stage}")(expected)
+    found = trunk_only(model, level)(images)
+    assert found.shape == (1, channels, 64 >> level, 64 >> level)
+    torch.testing.assert_close(found, expected)
