@@ -67,22 +67,29 @@ def scores(encoder: Encoder, size: int, masks: tuple[MaskedImages, MaskedImages]
     return {"matching": encoder_matching(encoder, pairs)["trunk"].accuracy, "cells named": named}
 
 
-def row_of(run: tuple[str, str, str], output: Path, masks: tuple[MaskedImages, MaskedImages]) -> dict:
-    """Train unless the checkpoint is there, and score beside the untrained network."""
+def row_of(
+    run: tuple[str, str, str], output: Path, masks: tuple[MaskedImages, MaskedImages], untrained: dict[tuple, dict]
+) -> dict:
+    """Train unless the checkpoint is there, and score beside the untrained network.
+
+    untrained: scores of untrained networks by trunk and seed, to which this one's are added.
+    """
     arguments = command(run, output)
     config = settle(parse_args(arguments))
     with small_trunk() if run[0] == FIVE else contextlib.nullcontext():
         if not (output / LAST).exists() and train.main(arguments):
             raise SystemExit(f"{output.name}: train.py failed")
         model = train.build_model(config)
-        before = scores(model.encoder, config.image_size, masks, config.val_data[0])
+        start = (run[0], config.seed)
+        if start not in untrained:
+            untrained[start] = scores(model.encoder, config.image_size, masks, config.val_data[0])
         model.load_state_dict(load(output / LAST)["model"])
         after = scores(model.encoder, config.image_size, masks, config.val_data[0])
     ranks = [row["target_rank"] for row in read_rows(output) if "target_rank" in row]
     steps = 320 // config.batch_size * config.epochs
     facts = {"steps": steps, "images": steps * config.batch_size, "lowest_rank": min(ranks), "last_rank": ranks[-1]}
     flags = " ".join(arguments[: arguments.index("--output_dir")])
-    return {"trunk": run[0], "arguments": flags, **facts, "untrained": before, "trained": after}
+    return {"trunk": run[0], "arguments": flags, **facts, "untrained": untrained[start], "trained": after}
 
 
 def seeds_table(rows: dict[str, dict]) -> str:
@@ -125,11 +132,11 @@ def main(argv: list[str] | None = None) -> None:
     runs, title = (SETTINGS, "demo-settings") if args.settings else (SEEDS, "demo-seeds")
     file, folder = RESULTS / f"{title}.jsonl", args.output_dir or Path("output", title)
     rows = read_rows_of(file)
-    missing = [name for name in runs if name not in rows]
+    missing, untrained = [name for name in runs if name not in rows], {}
     masks = open_masks(sample_scenes(), 64) if missing else None
     file.parent.mkdir(parents=True, exist_ok=True)
     for name in missing:
-        rows[name] = {"name": name, **row_of(runs[name], folder / name, masks)}
+        rows[name] = {"name": name, **row_of(runs[name], folder / name, masks, untrained)}
         file.write_text("".join(json.dumps(rows[name]) + "\n" for name in runs if name in rows))
         print(rows[name], flush=True)
     print((settings_table if args.settings else seeds_table)({name: rows[name] for name in runs if name in rows}))

@@ -69,16 +69,21 @@ def leave_out_propagation(monkeypatch):
 
 
 def take_targets_online(monkeypatch):
-    """Targets from the encoder that is trained, in place of its momentum copy."""
-    right = method.DensePretraining.forward
-
-    def forward(self, view1, view2):
-        momentum = self._modules["momentum_encoder"]
-        self._modules["momentum_encoder"] = self.encoder
-        try:
-            return right(self, view1, view2)
-        finally:
-            self._modules["momentum_encoder"] = momentum
-
-    monkeypatch.setattr(method.DensePretraining, "forward", forward)
+    """Targets from the weights that are trained, in place of their slow average."""
+    right = method.DensePretraining.update_momentum
+    monkeypatch.setattr(method.DensePretraining, "update_momentum", lambda self, coefficient: right(self, 0.0))
     return []
+
+
+BREAKS = [
+    (transpose_positives, "pixpro"),
+    (transpose_positives, "pixcontrast"),
+    (leave_out_propagation, "pixpro"),
+    (take_targets_online, "pixpro"),
+]
+
+
+@pytest.mark.parametrize(("breaks", "loss"), BREAKS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_broken_run_stays_below_the_margin(breaks, loss, tmp_path, monkeypatch):
+    changes = breaks(monkeypatch)
+    assert rise(loss, tmp_path / loss, *changes) < MARGIN[loss]
