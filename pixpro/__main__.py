@@ -10,6 +10,7 @@ import importlib
 import sys
 
 from pixpro.errors import printable
+from pixpro.run.output import lasting_output
 
 COMMANDS = {
     "check": "pixpro.plan.check",
@@ -29,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
         known = ", ".join(COMMANDS)
         print(f"error: python -m pixpro: expected a command ({known}), found {printable(name)!r}", file=sys.stderr)
         return 2
-    return importlib.import_module(COMMANDS[name]).main(rest)
+    with lasting_output():
+        return importlib.import_module(COMMANDS[name]).main(rest)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pixpro.checkpoints import checkpoint
-from pixpro.checkpoints.checksum import checksum
+from pixpro.checkpoints.checkpoint import checksum
 from pixpro.checkpoints.folder import RunFolder
 from pixpro.checkpoints.safe_load import load_untrusted
 from pixpro.errors import UserError
@@ -43,7 +43,7 @@ def test_every_single_change_changes_the_checksum():
 def test_a_checksum_of_endless_contents_ends(monkeypatch):
     circle: list = []
     circle.append(circle)
-    monkeypatch.setattr("pixpro.checkpoints.checksum.MAX_VALUES", 1000)
+    monkeypatch.setattr("pixpro.checkpoints.checkpoint.MAX_VALUES", 1000)
     with pytest.raises(ValueError, match="more than 1000 values"):
         checksum(circle)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pixpro.checkpoints import checkpoint, saver
-from pixpro.checkpoints.checksum import checksum
+from pixpro.checkpoints.checkpoint import checksum
 from pixpro.checkpoints.folder import RunFolder
 from pixpro.checkpoints.saver import Interval, Saver
 from pixpro.errors import NotSaved

@@ -4,7 +4,6 @@ The agent forks its processes from one that has imported everything; torchrun st
 """
 
 import os
-import shutil
 import socket
 from pathlib import Path
 
@@ -41,17 +40,19 @@ def worker(argv: list[str], log: str, victims: list[Victim]) -> int:
     return attempt
 
 
-def agent(argv: list[str], log: str, backend: str, victims: list[Victim]) -> None:
-    """A machine's agent with two processes; exits with 0 when they finished after as many attempts as expected."""
-    os.dup2(os.open(f"{log}-agent", os.O_CREAT | os.O_WRONLY | os.O_APPEND), 2)
+def agent(
+    argv: list[str], log: str, backend: str, victims: list[Victim], port: int, machines: int, machine: int
+) -> None:
+    """The agent of one machine; two processes in all. Its exit code is 0 when they have finished."""
+    os.dup2(os.open(f"{log}-agent{machine}", os.O_CREAT | os.O_WRONLY | os.O_APPEND), 2)
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=2,
+        min_nodes=machines,
+        max_nodes=machines,
+        nproc_per_node=2 // machines,
         run_id="test",
         rdzv_backend=backend,
-        rdzv_endpoint=f"127.0.0.1:{free_port()}",
-        rdzv_configs={"rank": 0, "timeout": 900} if backend == "static" else {},
+        rdzv_endpoint=f"127.0.0.1:{port}",
+        rdzv_configs={"rank": machine, "timeout": 900} if backend == "static" else {},
         max_restarts=len(victims) + 1,
         monitor_interval=0.1,
         start_method="fork",
@@ -60,28 +61,37 @@ def agent(argv: list[str], log: str, backend: str, victims: list[Victim]) -> Non
         attempts = elastic_launch(config, worker)(argv, log, victims)
     except ChildFailedError:
         os._exit(1)
-    os._exit(0 if attempts == {0: len(victims), 1: len(victims)} else 3)
+    with open(f"{log}-attempts{machine}", "w") as file:
+        file.write(" ".join(str(attempt) for attempt in attempts.values()))
+    os._exit(0)
 
 
 class ElasticRun:
-    """A run of two processes under an agent, started at once."""
+    """A run of two processes under the agents of one or two machines, started at once."""
 
-    def __init__(self, argv: list[str], place: Path, backend: str, victims: list[Victim]) -> None:
-        self.log = place / "log"
-        shutil.rmtree(place, ignore_errors=True)
+    def __init__(self, argv: list[str], place: Path, backend: str, victims: list[Victim], machines: int = 1) -> None:
         place.mkdir()
-        self.agent = runs.server().Process(target=agent, args=(argv, str(self.log), backend, victims))
-        self.agent.start()
+        self.log, port = place / "log", free_port()
+        own = [(argv, str(self.log), backend, victims, port, machines, machine) for machine in range(machines)]
+        self.agents = [runs.server().Process(target=agent, args=each) for each in own]
+        for each in self.agents:
+            each.start()
 
-    def wait(self) -> int | None:
-        """The agent's exit code; None, and the end of all, when it is still there after minutes."""
-        self.agent.join(300)
-        if self.agent.is_alive():
-            self.agent.terminate()  # it passes that on to its processes
-            self.agent.join(60)
-            self.agent.kill()
-            return None
-        return self.agent.exitcode
+    def wait(self) -> list[int | None]:
+        """The agents' exit codes; None, and the end of all, for one that is still there after minutes."""
+        codes = []
+        for each in self.agents:
+            each.join(300)
+            codes.append(each.exitcode)
+            if each.is_alive():
+                each.terminate()  # it passes that on to its processes
+                each.join(60)
+                each.kill()
+        return codes
+
+    def attempts(self) -> list[str]:
+        """For each machine, how often the processes of its last attempt had been started before."""
+        return [path.read_text() for path in sorted(self.log.parent.glob("log-attempts*"))]
 
     def text(self) -> str:
         logs = [path for path in sorted(self.log.parent.glob("log*")) if path.is_file()]

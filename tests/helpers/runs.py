@@ -17,7 +17,7 @@ from torch import nn
 
 import train
 from pixpro.checkpoints import checkpoint
-from pixpro.checkpoints.checksum import checksum
+from pixpro.checkpoints.checkpoint import checksum
 from tests.helpers.pictures import folder
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +96,8 @@ class Run:
         atexit.register(shutil.rmtree, self.place, ignore_errors=True)
         self.logs = [Path(self.place, f"log{rank}") for rank in range(ranks)]
         if ranks > 1:
-            environment |= {"PIXPRO_RENDEZVOUS": f"file://{self.place}/store", "WORLD_SIZE": str(ranks)}
+            meeting = {"PIXPRO_RENDEZVOUS": f"file://{self.place}/store", "WORLD_SIZE": str(ranks)}
+            environment = meeting | environment
         self.processes = []
         for rank, log in enumerate(self.logs):
             own = environment | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {})

@@ -10,6 +10,7 @@ import pytest
 
 from pixpro.checkpoints import checkpoint
 from pixpro.errors import Abandoned, Diverged, MachineFailed, UserError
+from tests.helpers.elastic import free_port
 from tests.helpers.runs import STEPS, Run, arguments, pictures, rows, server
 from tests.helpers.sabotage import (
     all_of,
@@ -146,6 +147,18 @@ def test_a_parent_lets_a_process_save_whose_fellow_was_killed(data, tmp_path):
     assert under_a_parent(command, log, broken) == Abandoned.exit_code, log.read_text()
     assert checkpoint.load(tmp_path / "run" / "0002.pth.tar")["step"] == 8
     assert "error: process 1 was ended by SIGKILL" in log.read_text()
+
+
+def test_processes_of_a_cluster_end_together_when_the_one_that_keeps_the_store_dies(data, tmp_path):
+    """As under SLURM: the main process keeps the store, and takes it with it."""
+    meeting = {"PIXPRO_RENDEZVOUS": "env://", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    run = Run(arguments(data, tmp_path), partial(kill_in_step, 6, 0), ranks=2, **meeting)
+    assert run.wait() == [-signal.SIGKILL, Abandoned.exit_code], both(run)
+    assert "error: process 0 or its machine is gone, other process(es) of the group ended or hang" in run.text(1)
+    meeting["MASTER_PORT"] = str(free_port())
+    resumed = Run(arguments(data, tmp_path, "--resume", "auto"), ranks=2, **meeting)
+    assert resumed.wait() == [0, 0], both(resumed)
+    assert [step for step, *_ in rows(tmp_path)] == list(range(1, STEPS + 1))
 
 
 def test_a_terminal_that_goes_away_is_a_request_to_stop(data, tmp_path):
