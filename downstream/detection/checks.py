@@ -47,7 +47,7 @@ def _notes(data: DetectionSet, counted: np.ndarray) -> Iterable[str]:
         yield f"the test has no object of {len(absent)} classes ({_some(absent)}): {effect}"
     trained = {label for image in data.train for label in image.labels.tolist()}
     unseen = [name for number, name in enumerate(data.class_names, start=1) if number not in trained]
-    if unseen:
+    if unseen and data.train:
         yield f"the training has no object of {len(unseen)} classes ({_some(unseen)}): they cannot be learnt"
     hidden = sum(int((~image.visible() & ~image.ignored).sum()) for image in data.test)
     if hidden:

@@ -47,22 +47,26 @@ def find_own_data(
 
     None for the benchmarks as they are, and for names that this project does not know. train, test: detectron2's names.
     """
-    layout, part = args.layout, Part(args.fraction, args.fraction_seed) if args.fraction else None
+    part = Part(args.fraction, args.fraction_seed) if args.fraction else None
     if args.data is not None:
         if not args.data.is_dir():
-            raise UserError(f"no folder {args.data}; --data expects a data set in {layout.upper()}'s layout")
-        splits = default_splits(args.data, layout, args.train_split, args.test_split)
-        return load(layout, args.data, splits[0], splits[1], args.classes, part, splits[2])
+            raise UserError(f"no folder {args.data}; --data expects a data set in {args.layout.upper()}'s layout")
+        splits = default_splits(args.data, args.layout, args.train_split, args.test_split)
+        return load(args.layout, args.data, splits[0], splits[1], args.classes, part, splits[2])
+    if args.train_split or args.test_split:
+        raise UserError("--train-split and --test-split name splits of --data; without it DATASETS.TRAIN and TEST do")
     benchmark = is_benchmark(root, (*train, *test))
+    if benchmark is None and (args.classes or part):
+        raise UserError(f"--classes and --fraction do not know {', '.join((*train, *test))}; name a folder with --data")
     if benchmark is None or (benchmark and not args.classes and part is None):
         return None
     if len(test) != 1:
         raise UserError(f"DATASETS.TEST names {len(test)} sets; data of one's own is tested on one")
-    if layout == "voc":
-        return load(layout, root, "+".join(train), test[0], args.classes, part, [])
+    if test[0] in VOC_NAMES:
+        return load("voc", root, "+".join(train), test[0], args.classes, part, [])
     if len(train) != 1:
         raise UserError(f"DATASETS.TRAIN names {len(train)} sets; in COCO's layout one is trained on")
-    return load(layout, root / "coco", COCO_NAMES[train[0]], COCO_NAMES[test[0]], args.classes, part, [])
+    return load("coco", root / "coco", COCO_NAMES[train[0]], COCO_NAMES[test[0]], args.classes, part, [])
 
 
 def is_benchmark(root: Path, names: Iterable[str]) -> bool | None:
@@ -82,6 +86,17 @@ def is_benchmark(root: Path, names: Iterable[str]) -> bool | None:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"cannot read the annotations {smallest}: {error!r}") from error
     return None
+
+
+def check_benchmark(root: Path, train: tuple[str, ...], test: tuple[str, ...]) -> list[str]:
+    """What there is to say about VOC or COCO itself; UserError for files that are missing or damaged.
+
+    COCO's training file is left to detectron2: it takes a minute to read.
+    """
+    if test[0] in VOC_NAMES:
+        return [note for name in test for note in check_set(load_voc(root, "+".join(train), name))]
+    pairs = (read_pair(root / "coco", None, COCO_NAMES[name]) for name in test)
+    return [note for pair in pairs for note in check_set(as_set(pair))]
 
 
 def load(

@@ -15,7 +15,14 @@ from detectron2.utils.file_io import PathManager
 from downstream.detection.part import Part
 from downstream.finetuning.config import build_config, lookup
 from downstream.finetuning.config_check import SHAPE_KEYS, check_config, trained_settings, weights_settings
-from downstream.finetuning.own_data import OwnData, check_masks, find_own_data, write_files
+from downstream.finetuning.own_data import (
+    OwnData,
+    check_benchmark,
+    check_masks,
+    find_own_data,
+    is_benchmark,
+    write_files,
+)
 from downstream.finetuning.paths import missing_paths, present
 from downstream.finetuning.worker import work
 from pixpro.errors import UserError, printable
@@ -66,13 +73,15 @@ def use_data(cfg: CfgNode, arguments: argparse.Namespace, notes: list[str]) -> O
         raise UserError(f"no data: {absent[0]} is missing; DETECTRON2_DATASETS is {root}")
     own = find_own_data(arguments, root, train, test)
     if own is None:
+        if is_benchmark(root, (*train, *test)):
+            notes += check_benchmark(root, train, test)
         return None
     cfg.defrost()
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (own.train,), (own.test,)
     names = own.images.class_names
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(names)
     notes += [*own.notes, f"{len(names)} classes of the data instead of the benchmark's: {', '.join(names)}"]
-    if cfg.MODEL.MASK_ON and arguments.layout == "coco":
+    if cfg.MODEL.MASK_ON and own.contents:
         check_masks(own)
         if own.has_codes and cfg.INPUT.MASK_FORMAT == "polygon":
             cfg.INPUT.MASK_FORMAT = "bitmask"

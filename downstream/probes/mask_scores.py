@@ -69,7 +69,7 @@ def count_classes(pairs: Pairs) -> int:
     known = [mask[mask != VOID] for mask in (class_map(path) for _, path in pairs)]
     largest = max((int(classes.max()) for classes in known if len(classes)), default=0)
     if largest < 1:
-        raise UserError(f"the {len(pairs)} masks hold fewer than two classes")
+        raise UserError(f"the {len(pairs)} masks hold fewer than two classes (255 is void)")
     return largest + 1
 
 

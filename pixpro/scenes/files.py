@@ -1,6 +1,7 @@
 """Files of one sample scene in VOC's layout: JPEG, XML with boxes, class mask and instance mask."""
 
 import io
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -9,33 +10,6 @@ from PIL import Image
 from pixpro.scenes.drawing import CLASSES, Scene, draw_scene
 
 VOID = 255  # VOC's mark for pixels that no score counts
-_OBJECT = """	<object>
-		<name>{name}</name>
-		<pose>Unspecified</pose>
-		<truncated>{truncated}</truncated>
-		<difficult>{difficult}</difficult>
-		<bndbox>
-			<xmin>{xmin}</xmin>
-			<ymin>{ymin}</ymin>
-			<xmax>{xmax}</xmax>
-			<ymax>{ymax}</ymax>
-		</bndbox>
-	</object>
-"""
-_ANNOTATION = """<annotation>
-	<folder>scenes</folder>
-	<filename>{filename}</filename>
-	<source>
-		<database>pixpro sample scenes</database>
-	</source>
-	<size>
-		<width>{width}</width>
-		<height>{height}</height>
-		<depth>3</depth>
-	</size>
-	<segmented>1</segmented>
-{objects}</annotation>
-"""
 
 
 def voc_palette() -> list[int]:
@@ -80,20 +54,38 @@ def describe_objects(scene: Scene, smallest: int = 40) -> tuple[list[dict], np.n
     return objects, classes, instances
 
 
+def _annotation(filename: str, shape: tuple[int, int], objects: list[dict]) -> bytes:
+    """The XML file of an image of (height, width) shape."""
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    root = ElementTree.Element("annotation")
+    _fill(root, {"folder": "scenes", "filename": filename, "source": {"database": "pixpro sample scenes"}})
+    _fill(root, {"size": {"width": shape[1], "height": shape[0], "depth": 3}, "segmented": 1})
+    for found in objects:
+        named = {"name": found["name"], "pose": "Unspecified"}
+        flags = {flag: found[flag] for flag in ("truncated", "difficult")}
+        _fill(root, {"object": named | flags | {"bndbox": {side: found[side] for side in sides}}})
+    ElementTree.indent(root, "\t")
+    return ElementTree.tostring(root) + b"\n"
+
+
+def _fill(element: ElementTree.Element, content: dict) -> None:
+    """Add a child for each entry: text, or the children in a dict."""
+    for name, value in content.items():
+        child = ElementTree.SubElement(element, name)
+        if isinstance(value, dict):
+            _fill(child, value)
+        else:
+            child.text = str(value)
+
+
 def scene_files(seed: int, index: int, name: str) -> dict[Path, bytes]:
     """The four files of a scene, by their path in a VOC folder."""
     scene = draw_scene(seed, index)
     objects, classes, instances = describe_objects(scene)
-    height, width = classes.shape
-    xml = _ANNOTATION.format(
-        filename=f"{name}.jpg",
-        width=width,
-        height=height,
-        objects="".join(_OBJECT.format(**fields) for fields in objects),
-    )
+    xml = _annotation(f"{name}.jpg", classes.shape, objects)
     return {
         Path("JPEGImages", f"{name}.jpg"): _encode(Image.fromarray(scene.pixels), "JPEG", quality=90),
-        Path("Annotations", f"{name}.xml"): xml.encode(),
+        Path("Annotations", f"{name}.xml"): xml,
         Path("SegmentationClass", f"{name}.png"): _palette_png(classes),
         Path("SegmentationObject", f"{name}.png"): _palette_png(instances),
     }
