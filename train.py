@@ -38,11 +38,10 @@ from pixpro.run.skipped import SkippedSteps
 from pixpro.run.starting import abandon, in_group, processes_to_start, say
 from pixpro.scenes import sample_scenes
 from pixpro.training import distributed, schedules
-from pixpro.training.allocator import keep_freed_memory
 from pixpro.training.compiling import compile_for
-from pixpro.training.determinism import choose_kernels
 from pixpro.training.engine import Trainer, amp_dtype
 from pixpro.training.loading import loader_for, require_statistics
+from pixpro.training.machine import choose_kernels, keep_freed_memory
 from pixpro.training.optim import make_optimizer
 from pixpro.training.processes import Process
 from pixpro.training.stopping import StopRequest

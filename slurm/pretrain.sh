@@ -20,6 +20,7 @@ MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR
 export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export WORLD_SIZE=$SLURM_NTASKS
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # since SLURM 22.05 srun does not take --cpus-per-task from the job
 
 # This shell outlives its tasks, so that it can put the job back; unless the job was cancelled or preempted (SIGTERM:
 # after a preemption SLURM puts it back itself).

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.measuring.memory import FREED_AT_ONCE, held_gib, peak_gib
 from benchmarks.steps.contenders import CONTENDERS, Case
-from pixpro.training.allocator import keep_freed_memory
+from pixpro.training.machine import keep_freed_memory
 
 
 def peak_of_steps(name: str, case: Case) -> float:

@@ -13,7 +13,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from benchmarks.measuring.timing import elapsed
 from benchmarks.steps.contenders import CONTENDERS, Case, Contender, Contestant
-from pixpro.training.allocator import keep_freed_memory
+from pixpro.training.machine import keep_freed_memory
 
 
 class Turn(NamedTuple):

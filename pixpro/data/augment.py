@@ -19,7 +19,6 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 SIGMA = (0.1, 2.0)
 ORDERS = tuple(itertools.permutations(range(4)))  # of brightness, contrast, saturation, hue
-TURNS = torch.tensor([*ORDERS, (-1, -1, -1, -1)])  # the last row, -1, is no jitter
 JITTER = (brightness, contrast, saturation, hue)
 BLUR_CHANCE = (1.0, 0.1)  # of view 1, of view 2
 SOLARIZE_CHANCE = (0.0, 0.2)
@@ -56,16 +55,35 @@ def augment(pixels: Tensor, colour: Tensor) -> Tensor:
 def chain(pixels: Tensor, colour: Tensor) -> Tensor:
     """`augment` in plain tensor operations on the whole batch."""
     x = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    order, factors = colour[:, 0].long(), colour[:, 1:5]
-    turns = TURNS.to(x.device)[order]  # (B, 4)
-    for turn in range(4):
+    factors = colour[:, 1:5]
+    for turn in operations(colour[:, 0]):
         for place, operation in enumerate(JITTER):
-            x = _where(turns[:, turn] == place, operation, x, factors[:, place])
+            x = _where(turn == place, operation, x, factors[:, place])
     x = _where(colour[:, 5] > 0, grey, x)
     x = _where(colour[:, 6] > 0, blur, x, colour[:, 6])
     x = _where(colour[:, 7] > 0, solarize, x)
-    mean, std = x.new_tensor(MEAN).view(3, 1, 1), x.new_tensor(STD).view(3, 1, 1)
-    return (x - mean) / std
+    return (x - by_channel(MEAN, x)) / by_channel(STD, x)
+
+
+def operations(order: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Which operation of JITTER comes first, second, third and last: places in ORDERS (B,) -> (B,) each; -1: none.
+
+    Computed and not looked up: the host would copy a table to the device, and wait for it, in every step.
+    """
+    first = (order / 6).floor()
+    rest = order - 6 * first
+    second, third = (rest / 2).floor(), rest % 2
+    second = second + (second >= first)  # the digits count what is left, in ascending order
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    third = third + (third >= low)
+    third = third + (third >= high)
+    some = order >= 0
+    return tuple(torch.where(some, turn, -1.0) for turn in (first, second, third, 6 - first - second - third))
+
+
+def by_channel(values: tuple[float, ...], x: Tensor) -> Tensor:
+    """One value for each channel, (C, 1, 1), made on the device of x."""
+    return torch.cat([x.new_full((1, 1, 1), value) for value in values])
 
 
 def _where(mask: Tensor, operation: Callable[..., Tensor], x: Tensor, *parameters: Tensor) -> Tensor:
@@ -92,7 +110,9 @@ def _on_cuda() -> Callable[[Tensor, Tensor], Tensor]:
         except Exception as error:
             if working[0] is chain or isinstance(error, torch.OutOfMemoryError):
                 raise
-            warnings.warn(f"colours run uncompiled, a few per cent slower: {type(error).__name__}", stacklevel=3)
+            warnings.warn(
+                f"colours run uncompiled, and the step about a tenth slower: {type(error).__name__}", stacklevel=3
+            )
             working[0] = chain
             return chain(pixels, colour)
 

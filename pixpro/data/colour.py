@@ -48,7 +48,8 @@ def hue(x: Tensor, shift: Tensor) -> Tensor:
         torch.where(value == green, (blue - red) * scale + 2, (red - green) * scale + 4),
     )
     # The distance of each channel from its own peak around the circle says how much chroma it loses.
-    opposite = x.new_tensor([0.5, 1 / 6, -1 / 6]).view(1, 3, 1, 1)  # a half turn from the peaks of R, G, B
+    thirds = torch.arange(3, dtype=x.dtype, device=x.device).view(1, 3, 1, 1) / 3
+    opposite = 0.5 - thirds  # a half turn from the peaks of R, G, B
     turn = (sixths / 6 + _column(shift)) + opposite
     lost = (turn - turn.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
     return value - chroma * lost

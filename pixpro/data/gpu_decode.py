@@ -5,6 +5,7 @@ differ by a few 8-bit levels from those of the workers; crops, boxes and colours
 """
 
 import io
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -80,48 +81,83 @@ def upright(data: bytes) -> bool:
 
 
 class Finished:
-    """Iterates over encoded micro-batches, decoded and cropped on the device."""
+    """Iterates over encoded micro-batches, decoded and cropped on the device, on the stream that is current then.
+
+    by_cpu: files so far that the device could not decode and the CPU, in this process, had to.
+    """
 
     def __init__(self, batches: Iterable[Encoded], samples: EncodedSamples, device: torch.device) -> None:
         self.batches, self.samples, self.device = batches, samples, device
+        self.by_cpu = 0
 
     def __iter__(self) -> Iterator[Batch]:
+        seen, before = 0, self.by_cpu
         for batch in self.batches:
-            yield finish(batch, self.samples, self.device)
+            seen += len(batch.ends)
+            yield self.finish(batch)
+        if self.by_cpu > before:
+            told = (
+                f"{self.by_cpu - before} of {seen} images were decoded by the CPU, as the GPU could not: they are slow"
+            )
+            warnings.warn(told, stacklevel=2)
+
+    def finish(self, batch: Encoded) -> Batch:
+        """The views of an encoded micro-batch, on the device; replacements, where a file is bad, by the CPU."""
+        try:
+            images, by_cpu = decode_on(batch, self.device)
+        except BadImage:
+            return Samples.__getitems__(self.samples, [tuple(key) for key in batch.keys.tolist()])
+        if by_cpu and not self.by_cpu:
+            warnings.warn(f"the GPU cannot decode some files ({by_cpu[0]}); the CPU does", stacklevel=2)
+        self.by_cpu += len(by_cpu)
+        views = []
+        for crops, flips, boxes in zip(batch.crops.tolist(), batch.flips.tolist(), batch.boxes, strict=True):
+            samples = zip(images, crops, flips, strict=True)
+            pixels = [crop_on_device(*sample, self.samples.image_size) for sample in samples]
+            views.append(View(torch.stack(pixels).contiguous(memory_format=torch.channels_last), boxes))
+        return Batch(*views, *batch.colours, batch.keys[:, 1], batch.replaced)
 
 
-def finish(batch: Encoded, samples: Samples, device: torch.device) -> Batch:
-    """The views of an encoded micro-batch, on the device.
+def decode_on(batch: Encoded, device: torch.device) -> tuple[list[Tensor], list[str]]:
+    """The images (3, H, W) uint8 on the device, and why it could not decode some, which the CPU did.
 
-    If the device cannot decode one of the files, the CPU makes the whole micro-batch, replacements included.
+    BadImage for one that is damaged or of another size than its header announced.
     """
-    try:
-        images = decode_on(batch, device)
-    except (BadImage, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        return Samples.__getitems__(samples, [tuple(key) for key in batch.keys.tolist()])
-    views = []
-    for crops, flips, boxes in zip(batch.crops.tolist(), batch.flips.tolist(), batch.boxes, strict=True):
-        pixels = [crop_on_device(*sample, samples.image_size) for sample in zip(images, crops, flips, strict=True)]
-        views.append(View(torch.stack(pixels).contiguous(memory_format=torch.channels_last), boxes))
-    return Batch(*views, *batch.colours, batch.keys[:, 1], batch.replaced)
-
-
-def decode_on(batch: Encoded, device: torch.device) -> list[Tensor]:
-    """The images (3, H, W) uint8 on the device, of the sizes that their headers announced."""
-    _, decode_jpegs = decoder_for(device)
     parts = batch.data.tensor_split(batch.ends[:-1])
     sizes, decoded = batch.sizes.tolist(), batch.decoded.tolist()
     encoded = [part for part, done in zip(parts, decoded, strict=True) if not done]
-    fresh = iter(decode_jpegs(encoded, device) if encoded else [])
+    fresh, reasons = decode_each(encoded, device)
+    rest = iter(fresh)
     images = [
-        part.view(3, *size).to(device) if done else next(fresh)
+        part.view(3, *size).to(device) if done else next(rest)
         for part, size, done in zip(parts, sizes, decoded, strict=True)
     ]
     if any(list(image.shape[1:]) != size for image, size in zip(images, sizes, strict=True)):
         raise BadImage("an image of another size than its header announced")
-    return images
+    return images, reasons
+
+
+def decode_each(files: list[Tensor], device: torch.device) -> tuple[list[Tensor], list[str]]:
+    """All files decoded, together or, when one stops the others, each alone; and why the device could not, by file."""
+    try:
+        return (decode_jpegs(files, device) if files else []), []
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+    images, reasons = [], []
+    for file in files:
+        try:
+            images += decode_jpegs([file], device)
+        except RuntimeError as error:
+            images.append(decode(file.numpy().tobytes()).to(device))
+            reasons.append(" ".join(str(error).split())[:120])
+    return images, reasons
+
+
+def decode_jpegs(files: list[Tensor], device: torch.device) -> list[Tensor]:
+    """RGB pixels of JPEG files by what decodes them on this device."""
+    _, decoder = decoder_for(device)
+    return decoder(files, device)
 
 
 def crop_on_device(image: Tensor, crop: list[int], flip: bool, size: int) -> Tensor:

@@ -8,7 +8,17 @@ from pixpro.data.samples import Batch
 from pixpro.data.views import View
 
 
-def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+def copy_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """The stream on which a trainer's batches are copied; None where nothing is.
+
+    One for all epochs: memory that was allocated on a stream is kept for that stream.
+    """
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
+
+
+def prefetch(
+    batches: Iterable[Batch], device: torch.device, stream: torch.cuda.Stream | None = None
+) -> Iterator[Batch]:
     """The same batches on the device; on CUDA copied from pinned memory on a stream of their own, one ahead.
 
     `index` and `replaced` stay on the CPU, where their readers are.
@@ -16,17 +26,19 @@ def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     if device.type != "cuda":
         yield from batches
         return
-    stream = torch.cuda.Stream(device)
+    stream = stream or copy_stream(device)
     ready: tuple[Batch, torch.cuda.Event] | None = None
-    for batch in batches:
-        with torch.cuda.stream(stream):
-            moved = _moved(batch, device)
+    arriving = iter(batches)
+    while True:
+        with torch.cuda.stream(stream):  # what makes the batch, too: a GPU that decodes does so beside the step
+            batch = next(arriving, None)
+            moved = batch and _moved(batch, device)
             copied = stream.record_event()
         if ready is not None:
             yield _handed_over(*ready, device)
+        if moved is None:
+            return
         ready = moved, copied
-    if ready is not None:
-        yield _handed_over(*ready, device)
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:

@@ -18,7 +18,9 @@ def height_width(size: Size) -> tuple[int, int]:
 def bin_sizes(boxes: Tensor, size: Size) -> Tensor:
     """Width and height of one cell: (B, 2); the width is negative when the view was flipped."""
     height, width = height_width(size)
-    return (boxes[:, 2:] - boxes[:, :2]) / boxes.new_tensor([width, height])
+    # Filled on the device: a tensor made of Python numbers would be copied there, and the host would wait for it.
+    cells = torch.stack((boxes.new_full((), width), boxes.new_full((), height)))
+    return (boxes[:, 2:] - boxes[:, :2]) / cells
 
 
 def cell_centers(boxes: Tensor, size: Size) -> Tensor:

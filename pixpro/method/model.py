@@ -1,7 +1,7 @@
 """PixPro and PixContrast: two views with their boxes -> loss."""
 
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pixpro.data.views import View
 from pixpro.method.chunks import by_images
-from pixpro.method.encoder import Encoder
+from pixpro.method.encoder import Embedding, Encoder
 from pixpro.method.geometry import inside, positive_pairs
 from pixpro.method.instance import instance_branch
 from pixpro.method.losses import consistency_loss, contrast_loss
@@ -22,12 +22,26 @@ T = TypeVar("T")
 Both = tuple[T, T]  # of view 1 and of view 2
 
 
+class Passed(NamedTuple):
+    """What went through a model in one forward pass, for those who want to look at it; each as (view 1, view 2)."""
+
+    views: Both[View]
+    online: Both[Maps]  # projections
+    predictions: Both[Maps]  # what the online branch made of them
+    targets: Both[Maps]  # projections of the momentum encoder
+
+
 class DensePretraining(nn.Module):
     """An encoder, its momentum copy, and a loss between their cells; subclasses say which.
 
     `forward(view1, view2)` takes batched views with normalised pixels and returns the scalar loss of both
     directions. The caller updates the momentum copy, after the optimizer's step: `update_momentum(m)`.
+    `watcher` is handed the maps of each forward pass. With `together` both views pass the encoders as one batch, for
+    networks whose BatchNorm keeps the statistics of the views apart.
     """
+
+    watcher: Callable[[Passed], None] | None = None
+    together = False
 
     def __init__(
         self,
@@ -52,24 +66,34 @@ class DensePretraining(nn.Module):
         )
 
     def forward(self, view1: View, view2: View) -> Tensor:
-        # One pass per view, in the official order: BatchNorm statistics are per view.
-        online1, online2 = self.encoder(view1.pixels), self.encoder(view2.pixels)
+        online1, online2 = self.embed(self.encoder, view1.pixels, view2.pixels)
         with torch.no_grad():
-            target1, target2 = self.momentum_encoder(view1.pixels), self.momentum_encoder(view2.pixels)
-        loss = self.dense_loss((online1.maps, online2.maps), (target1.maps, target2.maps), (view1.box, view2.box))
+            target1, target2 = self.embed(self.momentum_encoder, view1.pixels, view2.pixels)
+        online, targets = (online1.maps, online2.maps), (target1.maps, target2.maps)
+        levels = [(self.predict(cells1), self.predict(cells2)) for cells1, cells2 in zip(*online, strict=True)]
+        predictions = tuple(zip(*levels, strict=True))
+        loss = self.dense_loss(predictions, targets, (view1.box, view2.box))
         if self.instance is not None:
             both = self.instance(online1.instance, target2.instance)
             both = both + self.instance(online2.instance, target1.instance)
             loss = loss + self.instance_weight * both
+        if self.watcher is not None:
+            self.watcher(Passed((view1, view2), online, predictions, targets))
         return loss
 
-    def dense_loss(self, online: Both[Maps], targets: Both[Maps], boxes: Both[Tensor]) -> Tensor:
+    def embed(self, encoder: Encoder, pixels1: Tensor, pixels2: Tensor) -> Both[Embedding]:
+        """What an encoder makes of both views, with statistics of each: in two passes, or in one if `together`."""
+        if not self.together:  # in the official order
+            return encoder(pixels1), encoder(pixels2)
+        both = encoder(torch.cat((pixels1, pixels2)))
+        maps1, maps2 = zip(*(each.chunk(2) for each in both.maps), strict=True)
+        instance1, instance2 = (None, None) if both.instance is None else both.instance.chunk(2)
+        return Embedding(maps1, instance1), Embedding(maps2, instance2)
+
+    def dense_loss(self, predictions: Both[Maps], targets: Both[Maps], boxes: Both[Tensor]) -> Tensor:
         """Loss of both directions, averaged over the levels of the feature maps; each argument as (view 1, view 2)."""
-        levels = zip(*online, *targets, strict=True)
-        losses = [
-            self.level_loss((self.predict(cells1), self.predict(cells2)), (target1, target2), boxes)
-            for cells1, cells2, target1, target2 in levels
-        ]
+        levels = zip(*predictions, *targets, strict=True)
+        losses = [self.level_loss((first, second), pair, boxes) for first, second, *pair in levels]
         return torch.stack(losses).mean()
 
     def level_loss(self, predictions: Both[Tensor], targets: Both[Tensor], boxes: Both[Tensor]) -> Tensor:
@@ -81,9 +105,8 @@ class DensePretraining(nn.Module):
         ) -> Tensor:
             """What a run of images adds to the mean over all."""
             positives = positive_pairs(boxes1, boxes2, size, self.threshold)
-            inside1, inside2 = inside(boxes1, boxes2, size), inside(boxes2, boxes1, size)
-            loss = self.cell_loss(prediction1, target2, positives, inside1)
-            loss = loss + self.cell_loss(prediction2, target1, positives.transpose(1, 2), inside2)
+            loss = self.cell_loss(prediction1, target2, positives, (boxes1, boxes2))
+            loss = loss + self.cell_loss(prediction2, target1, positives.transpose(1, 2), (boxes2, boxes1))
             return loss * (len(prediction1) / images)
 
         with full_precision(boxes[0].device):
@@ -94,8 +117,8 @@ class DensePretraining(nn.Module):
         """What the online branch adds to its projection."""
         raise NotImplementedError
 
-    def cell_loss(self, prediction: Tensor, target: Tensor, positives: Tensor, inside: Tensor) -> Tensor:
-        """The method's loss between normalised cells."""
+    def cell_loss(self, prediction: Tensor, target: Tensor, positives: Tensor, boxes: Both[Tensor]) -> Tensor:
+        """The method's loss between normalised cells; boxes: of the prediction's view, of the target's."""
         raise NotImplementedError
 
     def update_momentum(self, coefficient: float) -> None:
@@ -141,7 +164,7 @@ class PixPro(DensePretraining):
     def predict(self, cells: Tensor) -> Tensor:
         return self.propagation(cells)
 
-    def cell_loss(self, prediction: Tensor, target: Tensor, positives: Tensor, inside: Tensor) -> Tensor:
+    def cell_loss(self, prediction: Tensor, target: Tensor, positives: Tensor, boxes: Both[Tensor]) -> Tensor:
         return consistency_loss(prediction, target, positives)
 
 
@@ -181,5 +204,6 @@ class PixContrast(DensePretraining):
     def predict(self, cells: Tensor) -> Tensor:
         return cells
 
-    def cell_loss(self, prediction: Tensor, target: Tensor, positives: Tensor, inside: Tensor) -> Tensor:
-        return contrast_loss(prediction, target, positives, inside, self.temperature)
+    def cell_loss(self, prediction: Tensor, target: Tensor, positives: Tensor, boxes: Both[Tensor]) -> Tensor:
+        within = inside(*boxes, (prediction.shape[2], prediction.shape[3]))
+        return contrast_loss(prediction, target, positives, within, self.temperature)

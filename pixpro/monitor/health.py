@@ -3,16 +3,15 @@
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pixpro.data.views import View
 from pixpro.method.chunks import PAIRS_AT_ONCE
 from pixpro.method.geometry import positive_pairs
-from pixpro.method.model import DensePretraining, PixPro
+from pixpro.method.model import DensePretraining, Passed
 from pixpro.method.precision import at_least_float32, full_precision
 
 CELLS = 1024  # cells whose spread and rank are measured: four times the channels, and an eigenvalue problem of 5 ms
@@ -31,40 +30,29 @@ class Observation:
         self.targets: list[Tensor] = []  # of the momentum encoder
         self.propagations: list[tuple[Tensor, Tensor]] = []  # what the propagation module was given and made
 
-    def note_views(self, module: nn.Module, args: tuple[View, View]) -> None:
-        if self.views is None:
-            self.views = args
-
-    def note_targets(self, module: nn.Module, args: tuple, embedding: Any) -> None:
-        self.targets.append(embedding.maps[-1].detach())
-
-    def note_projections(self, module: nn.Module, args: tuple, embedding: Any) -> None:
-        self.projections.append(embedding.maps[-1].detach())
-
-    def note_propagation(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
-        self.propagations.append((args[0].detach(), output.detach()))
+    def note(self, passed: Passed) -> None:
+        """Keep the first forward pass that the model hands out."""
+        if self.views is not None:
+            return
+        self.views = passed.views
+        self.projections = [maps[-1].detach() for maps in passed.online]
+        self.targets = [maps[-1].detach() for maps in passed.targets]
+        pairs = [(given[-1], made[-1]) for given, made in zip(passed.online, passed.predictions, strict=True)]
+        self.propagations = [(given.detach(), made.detach()) for given, made in pairs if made is not given]
 
 
 @contextmanager
 def observe(model: DensePretraining) -> Iterator[Observation]:
-    """A region in which one step of the model is watched; outside it nothing is hooked and nothing is slower.
+    """A region in which the model hands out what passes through it; outside nothing is kept and nothing is slower.
 
-    Compiled models run uncompiled inside: compiled code calls no hooks, and compiling it again would take minutes.
+    Encoders that are compiled run so inside, too: nothing is hooked to them.
     """
     seen = Observation()
-    handles = [
-        model.register_forward_pre_hook(seen.note_views),
-        model.encoder.register_forward_hook(seen.note_projections),
-        model.momentum_encoder.register_forward_hook(seen.note_targets),
-    ]
-    if isinstance(model, PixPro):
-        handles.append(model.propagation.register_forward_hook(seen.note_propagation))
+    model.watcher = seen.note
     try:
-        with torch.compiler.set_stance("force_eager"):
-            yield seen
+        yield seen
     finally:
-        for handle in handles:
-            handle.remove()
+        model.watcher = None
 
 
 @torch.no_grad()

@@ -37,9 +37,10 @@ def peak_memory(device: torch.device) -> float:
 
 
 def memory_limit(device: torch.device) -> float:
-    """Bytes that training may take on the device: the GPU's, or the machine's or container's."""
+    """Bytes that training may take on the device: what others leave of the GPU's, or the machine's or container's."""
     if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory)
+        free, _ = torch.cuda.mem_get_info(device)
+        return float(free + torch.cuda.memory_reserved(device))
     total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     try:
         return min(total, float(Path("/sys/fs/cgroup/memory.max").read_text()))

@@ -10,9 +10,12 @@ from pixpro.errors import UserError
 from pixpro.monitor.usage import Speed, memory_limit, peak_memory
 from pixpro.training import distributed
 from pixpro.training.engine import Trainer
+from pixpro.training.nonfinite import Buffers
+from pixpro.training.sync_batchnorm import alone
 
 BUDGET = 60.0  # seconds of measured steps after which no larger batch is tried
 ROOM = 0.9  # share of the memory that a suggestion may fill
+QUEUED = 2  # batches that a worker makes in advance, the loader's default
 
 
 class Burst(NamedTuple):
@@ -36,6 +39,9 @@ def measure(trainer: Trainer, loader: Loader, images: int) -> Burst:
     """A burst with `images` per process from the loader; the trainer's weights move, nothing is written."""
     on_gpu = trainer.device.type == "cuda"
     warmup, steps = (3, 20) if on_gpu else (1, 3)
+    if on_gpu:
+        warmup += QUEUED * loader.workers  # batches that were made while the first steps compiled and chose kernels
+        torch.cuda.reset_peak_memory_stats(trainer.device)
     speed = Speed(loader.order.batch_size)
     start = trainer.good_step
     for step in trainer.run(loader, start + warmup + steps, report_every=warmup + steps + 1):
@@ -58,10 +64,13 @@ def explore(
     bursts: list[Burst] = []
     spent = 0.0
     while True:
+        loader = loader_of(images)
         try:
-            bursts.append(measure(trainer, loader_of(images), images))
+            if world_size > 1 and not fits_everywhere(trainer, images, loader):
+                raise torch.OutOfMemoryError
+            bursts.append(measure(trainer, loader, images))
         except torch.OutOfMemoryError:
-            if not bursts or world_size > 1:
+            if not bursts:
                 raise UserError(
                     f"{images} images per process do not fit into the GPU; try a smaller --image_size or --arch"
                 ) from None
@@ -71,6 +80,39 @@ def explore(
         if images == share or spent > BUDGET or largest <= images:
             return Bursts(bursts, per_image(bursts), largest)
         images = min(share, 2 * images, largest)
+
+
+def fits_everywhere(trainer: Trainer, images: int, loader: Loader) -> bool:
+    """Whether all processes have the memory for the passes of so many images; all call it.
+
+    Each tries alone first: one that ran out of memory in the middle of a real step would leave the others waiting.
+    """
+    if trainer.device.type != "cuda":
+        return True
+    full = torch.zeros((), device=trainer.device)
+    try:
+        try_passes(trainer, images, next(iter(loader)).view1.pixels.shape[-1])
+    except torch.OutOfMemoryError:
+        full += 1
+    trainer.core.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    return distributed.mean_over_processes(full).item() == 0
+
+
+def try_passes(trainer: Trainer, images: int, side: int) -> None:
+    """The passes of a step through the networks on blank images, without a word to other processes."""
+    core, blank = trainer.core, torch.zeros(images, 3, side, side, device=trainer.device)
+    pixels = blank.to(memory_format=torch.channels_last)
+    buffers = Buffers(core.buffers())
+    buffers.remember()
+    try:
+        with alone(core), torch.autocast(blank.device.type, trainer.amp_dtype, enabled=trainer.amp_dtype is not None):
+            online = core.embed(core.encoder, pixels, pixels)
+            with torch.no_grad():
+                core.embed(core.momentum_encoder, pixels, pixels)
+        sum(level.float().sum() for each in online for level in each.maps).backward()
+    finally:
+        buffers.restore()
 
 
 def per_image(bursts: list[Burst]) -> float | None:

@@ -10,6 +10,7 @@ import torch
 from pixpro.errors import Abandoned, Ending, Stopped, UserError, first_line, printable
 from pixpro.run.output import lasting_output
 from pixpro.training import distributed
+from pixpro.training.machine import nvidia_gpu
 from pixpro.training.processes import Process
 from pixpro.training.watchdog import cause, of_communication
 
@@ -22,7 +23,7 @@ def processes_to_start(several: bool, nproc: int) -> int:
     if not several or "RANK" in os.environ:
         return 1
     gpus = torch.cuda.device_count()
-    if gpus == 0:
+    if gpus == 0 and not nvidia_gpu():  # one that cannot be used stops each process, with the reason
         print(f"no GPU found: training on the CPU with {nproc or 1} process(es), see --nproc")
     return nproc or gpus or 1
 

@@ -18,9 +18,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pixpro.errors import UserError
+from pixpro.training.machine import require_usable_gpus
 from pixpro.training.processes import Process
 from pixpro.training.supervision import supervise
-from pixpro.training.sync_batchnorm import CPUSyncBatchNorm
+from pixpro.training.sync_batchnorm import BatchNorm
 from pixpro.training.watchdog import OWN_WORK
 
 RENDEZVOUS = "PIXPRO_RENDEZVOUS"
@@ -64,6 +65,7 @@ def join(timeout: timedelta = timedelta(minutes=10)) -> Process:
     local_rank = from_environment("LOCAL_RANK", 0)
     local_world_size = from_environment("LOCAL_WORLD_SIZE", world_size, lowest=1)
     device = torch.device("cpu")
+    require_usable_gpus()
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise UserError(
@@ -172,9 +174,5 @@ def mean_numbers(numbers: dict[str, Tensor | float], device: torch.device) -> di
 
 
 def synchronise_batchnorm(model: nn.Module, process: Process) -> nn.Module:
-    """The model with BatchNorm statistics taken over all processes; unchanged when there is one."""
-    if process.world_size == 1:
-        return model
-    if process.device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return CPUSyncBatchNorm.convert(model)
+    """The model with BatchNorm statistics taken over all processes."""
+    return BatchNorm.convert(model, process.world_size)

@@ -12,12 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pixpro.data import Batch, Loader
 from pixpro.data.augment import augment
-from pixpro.data.prefetch import prefetch
+from pixpro.data.prefetch import copy_stream, prefetch
 from pixpro.data.views import View
 from pixpro.errors import UserError
 from pixpro.method.model import DensePretraining
 from pixpro.monitor.health import health, observe
 from pixpro.training.nonfinite import LOWEST_SCALE, Buffers, all_finite, limit_scale, loss_gradient
+from pixpro.training.sync_batchnorm import BatchCounters
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Trainer:
         distributed: bool = False,
     ) -> None:
         self.core = model
+        self.counters = BatchCounters((model.encoder, model.momentum_encoder))
         self.model: nn.Module = model
         if distributed:
             with warnings.catch_warnings():
@@ -72,6 +74,7 @@ class Trainer:
         self.accumulation = accumulation
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype == torch.float16)
         self.buffers = Buffers(model.buffers())
+        self.stream: torch.cuda.Stream | None = None  # on which batches are copied
         self.good_step = 0  # the last step that changed the weights or fp16's scale: what `state` is the state of
 
     def run(
@@ -87,10 +90,11 @@ class Trainer:
         number, the region in which its images are read; what it raises at its end comes before the step.
         """
         number = self.good_step
+        self.stream = self.stream or copy_stream(self.device)
         while number < last_step:
             epoch, position = divmod(number, len(loader))
             loader.set_position(epoch, position)
-            batches = prefetch(loader, self.device)
+            batches = prefetch(loader, self.device, self.stream)
             for _ in range(position, min(len(loader), position + last_step - number)):
                 started = time.perf_counter()
                 with ready(number + 1):
@@ -132,6 +136,7 @@ class Trainer:
             waits = index < len(micro_batches) - 1 and isinstance(self.model, DistributedDataParallel)
             with self.model.no_sync() if waits else nullcontext():
                 loss = self.loss(batch) / len(micro_batches)
+                self.counters.add(2)  # both views
                 self.scaler.scale(loss).backward(loss_gradient(loss))
             total += loss.detach()
         self.scaler.unscale_(self.optimizer)
@@ -169,7 +174,8 @@ class Trainer:
         try:
             self.core.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
+            if state["scaler"]:  # empty in a run that needed none; this one starts with fp16's first scale then
+                self.scaler.load_state_dict(state["scaler"])
             self.good_step = state["step"]
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]

@@ -5,12 +5,11 @@ import os
 import tempfile
 from typing import Any, Literal
 
-import torch
-
 from pixpro.data import Loader, make_loader
 from pixpro.data.cores import share_cores
 from pixpro.errors import UserError
 from pixpro.images import Images
+from pixpro.training.machine import use_threads
 from pixpro.training.processes import Process
 
 SOCKET_NAME = 107  # bytes, unix(7)
@@ -20,15 +19,17 @@ STRIDE = 32  # pixels of an image, along a side, for each cell of the coarsest m
 def loader_for(
     process: Process, source: Images, *, workers: int, decode: Literal["cpu", "gpu"], **settings: Any
 ) -> Loader:
-    """This process's loader; PyTorch gets the threads that the workers leave over.
+    """This process's loader, with the workers that its share of the cores allows.
 
+    PyTorch gets the threads that those would leave over, a side effect on the whole process: see `use_threads`.
+    Beside a GPU the workers start from a server without threads; a fork would copy the locks of CUDA's and NCCL's.
     workers: -1 chooses from the cores. settings: as in `make_loader`. UserError when a GPU is to decode and none is.
     """
     on_gpu = process.device.type == "cuda"
     if decode == "gpu" and not on_gpu:
         raise UserError("--decode gpu: no GPU found; leave it out, and the workers decode")
     chosen, threads = share_cores(process.local_world_size, on_gpu)
-    torch.set_num_threads(threads)
+    use_threads(threads)
     workers = chosen if workers < 0 else workers
     if workers:
         require_short_names(tempfile.gettempdir())
@@ -39,6 +40,7 @@ def loader_for(
         workers=workers,
         pin_memory=on_gpu,
         decode_on=process.device if decode == "gpu" else None,
+        start_method="forkserver" if on_gpu else None,
         **settings,
     )
 

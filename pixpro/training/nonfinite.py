@@ -25,16 +25,20 @@ class Buffers:
     """The buffers of a model as they were before a step: a forward pass with NaN spoils BatchNorm's statistics."""
 
     def __init__(self, buffers: Iterable[Tensor]) -> None:
-        self.buffers = list(buffers)
-        self.copies = [torch.empty_like(buffer) for buffer in self.buffers]
+        by_type: dict[torch.dtype, list[Tensor]] = {}  # lists of one type are copied in few launches, mixed ones singly
+        for buffer in buffers:
+            by_type.setdefault(buffer.dtype, []).append(buffer)
+        self.pairs = [(alike, [torch.empty_like(buffer) for buffer in alike]) for alike in by_type.values()]
 
     def remember(self) -> None:
         """Copy the buffers."""
-        torch._foreach_copy_(self.copies, self.buffers)
+        for buffers, copies in self.pairs:
+            torch._foreach_copy_(copies, buffers)
 
     def restore(self) -> None:
         """Put the copies back."""
-        torch._foreach_copy_(self.buffers, self.copies)
+        for buffers, copies in self.pairs:
+            torch._foreach_copy_(buffers, copies)
 
 
 def limit_scale(scaler: torch.amp.GradScaler) -> None:

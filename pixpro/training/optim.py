@@ -79,18 +79,19 @@ class LARS(torch.optim.Optimizer):
         grads = [p.grad for p in params]
         if group["weight_decay"] != 0:
             grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
-        if group["adapt"]:
-            ratios = trust_ratios(params, grads, group["trust_coefficient"], group["eps"])
-            self.ratios.append(ratios)
-            if group["weight_decay"] == 0:
-                grads = torch._foreach_mul(grads, 1)  # a copy, as with decay: the parameters keep their gradients
-            torch._foreach_mul_(grads, list(ratios.unbind()))
         for param, grad in zip(params, grads, strict=True):
             if "momentum_buffer" not in self.state[param]:
                 self.state[param]["momentum_buffer"] = torch.zeros_like(grad)
         buffers = [self.state[p]["momentum_buffer"] for p in params]
         torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, grads)
+        if group["adapt"]:
+            ratios = trust_ratios(params, grads, group["trust_coefficient"], group["eps"])
+            self.ratios.append(ratios)
+            # One by one: no foreach call takes a number on the device for each tensor. The gradients stay as they are.
+            for buffer, grad, ratio in zip(buffers, grads, ratios.unbind(), strict=True):
+                buffer.addcmul_(grad, ratio)
+        else:
+            torch._foreach_add_(buffers, grads)
         torch._foreach_add_(params, buffers, alpha=-group["lr"])
 
 

@@ -33,7 +33,7 @@ def check_that_a_step_trains(name):
     assert any(not torch.equal(before[key], value) for key, value in weights(contestant.model).items())
 
 
-@pytest.mark.parametrize("name", ["ours", "official", "official_same", "official_float32"])
+@pytest.mark.parametrize("name", ["ours", "together", "official", "official_same", "official_float32"])
 def test_a_step_of_a_contender_trains_it(name):
     check_that_a_step_trains(name)
 

@@ -129,7 +129,6 @@ def test_a_run_that_fails_is_an_error_in_one_line(stub, capsys):
         ("--warmup -1", "--warmup -1"),
         ("--log_every 3 --steps 5", "not multiples of --log_every"),
         ("--ranks 0", "expected numbers from 1"),
-        ("--log_every 1 --extra=--compile", "runs uncompiled"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(words, said, capsys):

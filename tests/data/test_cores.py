@@ -36,3 +36,21 @@ def test_a_container_s_quota_counts(monkeypatch):
     assert available_cores() == 2
     monkeypatch.setattr("pathlib.Path.read_text", lambda self: "max 100000\n")
     assert available_cores() == 64
+
+
+@pytest.mark.parametrize(
+    ("seen", "each", "tasks", "workers"),
+    [
+        (12, "12", "8", 11),  # bound: the cores are this task's own
+        (12, "12", "8(x4)", 11),
+        (96, "12", "8", 11),  # not bound: every task sees the node
+        (96, "96", "1", 11),  # torchrun's eight processes in a single task
+        (12, "", "", 1),
+    ],
+)
+def test_under_slurm_cores_of_a_task_are_not_divided_again(monkeypatch, seen, each, tasks, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(seen)))
+    monkeypatch.setattr("pixpro.data.cores.quota", lambda: 1000)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", each)
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", tasks)
+    assert share_cores(8, on_gpu=True) == (workers, 1)

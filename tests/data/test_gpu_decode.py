@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pixpro.data import make_loader
+from pixpro.data import gpu_decode, make_loader
 from pixpro.images import open_images
 from tests.helpers import pictures
 
@@ -57,6 +57,22 @@ def test_files_that_turn_out_bad_on_the_device_are_replaced_as_always(root):
     expected = epoch(root, None)
     assert sum(int(batch.replaced.sum()) for batch in expected) >= 1
     assert_same(epoch(root, "cpu"), expected, levels=1)
+
+
+def test_files_that_only_the_cpu_can_decode_are_decoded_by_it_and_counted(root, monkeypatch):
+    expected = epoch(root, None)
+    grey, whole = (root / "grey.jpg").read_bytes(), gpu_decode.decode_jpegs
+
+    def but_for_grey(files, device):
+        if any(file.numpy().tobytes() == grey for file in files):
+            raise RuntimeError("unsupported subsampling")
+        return whole(files, device)
+
+    monkeypatch.setattr(gpu_decode, "decode_jpegs", but_for_grey)
+    with pytest.warns(UserWarning) as told:
+        assert_same(epoch(root, "cpu"), expected, levels=1)
+    texts = [str(each.message) for each in told]
+    assert len(texts) == 2 and "unsupported subsampling" in texts[0] and "1 of 12 images" in texts[1]
 
 
 @pytest.mark.gpu

@@ -206,22 +206,24 @@ def test_of_a_pyramid_the_coarsest_level_is_told():
     assert 1 <= found["target_rank"] <= 8 and 0 < found["propagation_entropy"] <= 1
 
 
-def test_a_compiled_model_is_watched_and_not_compiled_again():
+def test_compiled_encoders_run_compiled_while_they_are_watched_and_are_not_compiled_again():
     model = build()
-    compilations = []
+    compiled, ran = [], []
 
     def backend(graph, inputs):
-        compilations.append(graph)
-        return graph.forward
+        compiled.append(graph)
+        return lambda *args: ran.append(graph) or graph.forward(*args)
 
-    compiled = torch.compile(model, backend=backend)
-    compiled(*views())
-    before = len(compilations)
-    assert before > 0
+    for encoder in (model.encoder, model.momentum_encoder):
+        encoder.compile(backend=backend)
+    model(*views())
+    graphs, runs = len(compiled), len(ran)
+    assert graphs > 0 and runs >= 4
     with observe(model) as seen:
-        compiled(*views())
-    compiled(*views())
-    assert len(seen.targets) == len(seen.propagations) == 2 and len(compilations) == before
+        model(*views())
+    model(*views())
+    assert len(seen.targets) == len(seen.propagations) == 2
+    assert len(compiled) == graphs and len(ran) == 3 * runs
 
 
 def test_the_trainer_reports_every_nth_step_and_the_end_of_each_epoch():

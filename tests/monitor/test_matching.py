@@ -16,7 +16,7 @@ from pixpro.method.batch_statistics import batch_statistics
 from pixpro.method.encoder import Encoder
 from pixpro.monitor.matching import encoder_matching, matched_cells, matching_scores
 from pixpro.scenes import write_scenes
-from pixpro.training.sync_batchnorm import CPUSyncBatchNorm
+from pixpro.training.sync_batchnorm import BatchNorm
 
 
 def random_pairs(count=4, size=64, seed=0):
@@ -209,5 +209,5 @@ def test_a_damaged_held_out_image_is_named(tmp_path):
 def test_synchronised_batchnorm_is_measured_on_one_rank_alone(encoder):
     pairs = random_pairs()
     expected = encoder_matching(encoder, pairs)
-    assert encoder_matching(CPUSyncBatchNorm.convert(encoder), pairs) == expected
+    assert encoder_matching(BatchNorm.convert(encoder), pairs) == expected
     assert encoder_matching(nn.SyncBatchNorm.convert_sync_batchnorm(encoder), pairs) == expected

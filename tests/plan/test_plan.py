@@ -11,11 +11,13 @@ import train
 from pixpro import PixPro
 from pixpro.errors import UserError
 from pixpro.images import open_images
+from pixpro.monitor.usage import memory_limit
 from pixpro.plan import bursts
 from pixpro.plan.bursts import Burst, Bursts, explore, largest_fit, measure
 from pixpro.plan.check import expected_pairs
 from pixpro.plan.lines import accumulation_for, plan_lines
 from pixpro.plan.pairs import image_sizes, pairs_line
+from pixpro.training.sync_batchnorm import BatchNorm
 from tests.helpers.pictures import folder
 from tests.helpers.runs import TinyTrunk, arguments
 from tests.helpers.small_runs import Pictures, shrink, small_trainer
@@ -74,6 +76,30 @@ def test_a_gpu_that_runs_out_of_memory_keeps_the_size_that_fitted(monkeypatch):
     monkeypatch.setattr(bursts, "memory_limit", lambda device: 1000 * GB)
     found = look("cuda", 1024)
     assert found.largest == 64 and [burst.images for burst in found.bursts] == [32, 64]
+
+
+def test_memory_that_ends_on_one_of_several_gpus_ends_the_search_on_all(monkeypatch):
+    measured = machine(monkeypatch, limit=1000 * GB)
+    monkeypatch.setattr(bursts, "fits_everywhere", lambda trainer, images, loader: images <= 64)
+    found = look("cuda", 1024, world_size=2)
+    assert measured == [32, 64] and found.largest == 64
+
+
+def test_trying_passes_changes_nothing_and_talks_to_nobody():
+    torch.manual_seed(0)
+    model = BatchNorm.convert(shrink(PixPro("resnet18", hidden_dim=16, dim=64)), processes=2)  # and there is no group
+    trainer = small_trainer(model)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    bursts.try_passes(trainer, 4, 64)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert all(p.grad.any() for p in model.encoder.parameters() if p.ndim > 1)
+    assert all(norm.processes == 2 for norm in model.modules() if isinstance(norm, BatchNorm))
+
+
+def test_what_other_programs_hold_of_a_gpu_is_not_counted_as_memory_for_training(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30 * 10**9, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2 * 10**9)
+    assert memory_limit(torch.device("cuda")) == 32e9
 
 
 def test_where_not_even_the_first_size_fits_it_is_said(monkeypatch):

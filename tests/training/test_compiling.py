@@ -4,12 +4,15 @@ import shutil
 
 import pytest
 import torch
+import torch.distributed as dist
 import torchvision
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import train
 from pixpro.data.views import View
 from pixpro.method.model import PixContrast, PixPro
 from pixpro.training.compiling import compile_encoders
+from pixpro.training.sync_batchnorm import BatchNorm
 from tests.helpers.pictures import folder
 from tests.helpers.runs import TinyTrunk, arguments
 from tests.helpers.small_runs import shrink
@@ -70,6 +73,60 @@ def test_where_the_compiler_fails_the_encoders_run_as_before():
     plain, model = small_model(), small_model()
     reason = compile_encoders(model, IMAGES, SIDE, backend=broken)
     assert "no compiler found here" in reason and "\n" not in reason
+    torch.testing.assert_close(loss_and_gradients(model), loss_and_gradients(plain), rtol=0, atol=0)
+
+
+@pytest.fixture
+def two_processes_of_which_one_is_here():
+    """A process group whose exchanges give back what they are given: enough to trace, not to compute."""
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    yield
+    dist.destroy_process_group()
+
+
+def test_with_synchronised_batchnorm_each_encoder_is_one_graph(two_processes_of_which_one_is_here):
+    model = BatchNorm.convert(small_model(), processes=2)
+    view, _ = views()
+    graphs = []
+    for encoder in (model.encoder, model.momentum_encoder):
+        told = torch._dynamo.explain(encoder)(view.pixels)
+        assert told.graph_break_count == 0, told.break_reasons
+        graphs += told.graphs
+    exchanges = [node for graph in graphs for node in graph.graph.nodes if "all_gather" in str(node.target)]
+    assert len(graphs) == 2 and len(exchanges) >= 2 * 6  # six layers are synchronised in each
+
+
+def test_synchronised_encoders_compile_once_and_for_all(two_processes_of_which_one_is_here):
+    model = BatchNorm.convert(small_model(), processes=2)
+    assert compile_encoders(model, IMAGES, SIDE, backend="aot_eager") == ""
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        assert all(torch.isfinite(found).all() for found in loss_and_gradients(model))
+
+
+def test_an_encoder_of_several_graphs_runs_as_before_and_the_reason_is_told():
+    class Fragmented(torch.nn.Module):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return features * float(features.sum() > 0)  # the host has to know
+
+    plain, model = small_model(), small_model()
+    for each in (plain, model):
+        each.encoder.relu = Fragmented()
+    reason = compile_encoders(model, IMAGES, SIDE, backend="aot_eager")
+    assert "Unsupported" in reason or "break" in reason.lower()
+    torch.testing.assert_close(loss_and_gradients(model), loss_and_gradients(plain), rtol=0, atol=0)
+
+
+def test_what_fails_in_another_process_is_not_compiled_here_either_and_nothing_was_exchanged():
+    plain, model = small_model(), small_model()
+    stages, ran = [], []
+    model.encoder.projector.register_forward_hook(lambda *_: ran.append("eager"))
+
+    def elsewhere(stage: str, reason: str) -> str:
+        stages.append((stage, reason))
+        return "no compiler in process 1"
+
+    assert compile_encoders(model, IMAGES, SIDE, backend="eager", agree=elsewhere) == "no compiler in process 1"
+    assert stages == [("compiler", "")]
     torch.testing.assert_close(loss_and_gradients(model), loss_and_gradients(plain), rtol=0, atol=0)
 
 

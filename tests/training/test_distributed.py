@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pixpro import PixContrast, PixPro
 from pixpro.data.views import View
 from pixpro.training import distributed
-from pixpro.training.sync_batchnorm import CPUSyncBatchNorm
+from pixpro.training.sync_batchnorm import BatchNorm
 
 OVERLAP = torch.tensor([[0.0, 0.0, 0.9, 0.9], [0.8, 0.2, 0.1, 1.0]]), torch.tensor([[0.1, 0.1, 1.0, 1.0]] * 2)
 APART = torch.tensor([[0.0, 0.0, 0.3, 0.3]] * 2), torch.tensor([[0.6, 0.6, 1.0, 1.0]] * 2)
@@ -61,7 +61,8 @@ def all_cases(folder: str) -> int:
     torch.set_num_threads(1)
     results = {case: step(case, process.rank, process.world_size) for case in CASES}
     numbers = {"loss": torch.tensor(2.0 * process.rank), "wait": float(process.rank), "rank": 3.0}
-    results["bf16"] = normalise(CPUSyncBatchNorm(5), process.rank, process.world_size)
+    norm = distributed.synchronise_batchnorm(nn.Sequential(nn.BatchNorm2d(5)), process)[0]
+    results["bf16"] = normalise(norm, process.rank, process.world_size)
     results["means"] = distributed.mean_numbers(numbers, process.device)
     torch.save(results, Path(folder, f"{process.rank}.pt"))
     distributed.leave()
@@ -109,8 +110,8 @@ def test_conversion_keeps_names_weights_and_statistics():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=1e-3, momentum=0.2), nn.BatchNorm1d(2))
     model[1].running_mean.fill_(3.0)
     weight, state = model[1].weight, {name: value.clone() for name, value in model.state_dict().items()}
-    converted = CPUSyncBatchNorm.convert(model)
-    assert type(converted[1]) is CPUSyncBatchNorm and type(converted[2]) is nn.BatchNorm1d
+    converted = BatchNorm.convert(model)
+    assert type(converted[1]) is BatchNorm and type(converted[2]) is nn.BatchNorm1d
     assert converted[1].weight is weight and (converted[1].eps, converted[1].momentum) == (1e-3, 0.2)
     assert converted.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in converted.state_dict().items())

@@ -29,6 +29,13 @@ CONTENDERS = {
     ),
     "ours_default_allocator": Contender("ours, allocator as it comes", ours.build),
     "compiled": Contender("ours, encoders compiled", partial(ours.build, compiled=True), keeps_memory=True),
+    "together": Contender("ours, both views in one pass", partial(ours.build, together=True), keeps_memory=True),
+    "compiled_together": Contender(
+        "ours, compiled, both views in one pass", partial(ours.build, compiled=True, together=True), keeps_memory=True
+    ),
+    "compiled_graphs": Contender(
+        "the same as CUDA graphs", partial(ours.build, compiled=True, together=True, graphs=True), keeps_memory=True
+    ),
     "official": Contender(
         "official step re-stated, its defaults (contiguous, autocast's own type)",
         lambda case: official.build(case, official.default_dtype(case.device), torch.contiguous_format),

@@ -1,8 +1,11 @@
 """The project's own step: what `train.py` runs once the colours of a batch are computed."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.compile_fx import compile_fx
 
 from benchmarks.steps.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant
 from pixpro.data.views import View
@@ -10,6 +13,7 @@ from pixpro.method.model import PixPro
 from pixpro.training.compiling import compile_encoders
 from pixpro.training.engine import Trainer
 from pixpro.training.optim import make_optimizer
+from pixpro.training.sync_batchnorm import BatchNorm, join_views
 
 
 class ColouredTrainer(Trainer):
@@ -20,12 +24,19 @@ class ColouredTrainer(Trainer):
             return self.model(*batch)
 
 
-def build(case: Case, *, compiled: bool = False) -> Contestant:
-    """PixPro under `Trainer.step`: channels last, LARS, the check for finite gradients, the momentum update."""
+def build(case: Case, *, compiled: bool = False, together: bool = False, graphs: bool = False) -> Contestant:
+    """PixPro under `Trainer.step`: channels last, LARS, the check for finite gradients, the momentum update.
+
+    compiled: the encoders. together: both views in one pass through them, as train.py has it with --compile. graphs:
+    what is compiled is replayed as CUDA graphs.
+    """
     model = PixPro(case.arch, hidden_dim=case.hidden_dim, dim=case.dim)
-    model = model.to(case.device, memory_format=torch.channels_last)
+    model = BatchNorm.convert(model.to(case.device, memory_format=torch.channels_last))
+    join_views(model, together)
     if compiled:
-        reason = compile_encoders(model, *case.view1.pixels.shape[::3], amp_dtype=case.amp_dtype)
+        images, side = case.view1.pixels.shape[::3]
+        backend = partial(compile_fx, config_patches={"triton.cudagraphs": True}) if graphs else "inductor"
+        reason = compile_encoders(model, images * (1 + together), side, amp_dtype=case.amp_dtype, backend=backend)
         if reason:
             raise TorchDynamoException(reason)
     trainer = ColouredTrainer(
