@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,10 @@ class FolderStore:
             # Without O_NONBLOCK, opening a pipe that bears the name of an image would wait for ever.
             file = os.open(self.name(i), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
             with open(file, "rb") as opened:
-                size = os.fstat(file).st_size
+                status = os.fstat(file)
+                if not stat.S_ISREG(status.st_mode):
+                    raise BadImage("a pipe or a device, no plain file")
+                size = status.st_size
                 if size > MAX_BYTES:
                     raise BadImage(f"{size} bytes, more than the limit of {MAX_BYTES}")
                 return opened.read(size)

@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import io
+import re
 import struct
 import warnings
 from collections.abc import Callable
@@ -68,7 +69,8 @@ def decode_jpeg(data: bytes) -> Tensor | None:
     try:
         return chosen[1]([torch.frombuffer(bytearray(data), dtype=torch.uint8)], CPU)[0]
     except RuntimeError as error:
-        raise BadImage(f"damaged or truncated JPEG ({str(error).splitlines()[0][-80:]})") from None
+        reason = re.sub(r".*\.cpp:\d+,? ", "", str(error).splitlines()[0])  # where in its source it found out
+        raise BadImage(f"damaged or truncated JPEG ({reason[-80:]})") from None
 
 
 def decoder_name(device: torch.device = CPU) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from pixpro.errors import printable
 from pixpro.images.kinds import Kind, kind_of
 
-LISTED = 12  # kinds in the one line; `python -m pixpro check` names all
+LISTED = 30  # kinds in the one line; `python -m pixpro check` names all
 
 
 class LeftOut:
@@ -40,20 +40,22 @@ class LeftOut:
         """How many of them may be images that somebody misses."""
         return sum(count for kind, (count, _) in self.found.items() if kind.missed)
 
-    def lines(self) -> list[str]:
-        """One for each kind, the most important first."""
+    def lines(self, first: bool = True) -> list[str]:
+        """One for each kind, the most important first; with the path of the first of those that have a reason."""
         order = sorted(self.found.items(), key=lambda item: (not item[0].missed, -item[1][0], item[0]))
         return [
-            f"{count} {printable(kind.name)}" + (f" ({kind.why}; first: {printable(first)})" if kind.why else "")
-            for kind, (count, first) in order
+            f"{count} {printable(kind.name)}"
+            + (f" ({kind.why}{f'; first: {printable(path)}' if first else ''})" if kind.why else "")
+            for kind, (count, path) in order
         ]
 
     def __str__(self) -> str:
         """One line; empty if nothing was left out."""
-        lines = self.lines()
+        lines = self.lines(first=False)
         if not lines:
             return ""
         more = f", and {len(lines) - LISTED} more kinds" if len(lines) > LISTED else ""
+        more += "; `python -m pixpro check` says where" if self.missed else ""
         return f"{'warning: ' if self.missed else ''}left out {len(self)}: {', '.join(lines[:LISTED])}{more}"
 
     def array(self) -> np.ndarray:

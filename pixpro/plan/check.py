@@ -102,7 +102,8 @@ def summary(source: Images, report: Report, image_size: int, threshold: float, c
         f"bad files     {bad} ({bad / len(source):.2%})",
     ]
     lines += [f"  {printable(name)}: {printable(reason)}" for name, reason in report.bad.items()]
-    lines.append(f"left out      {len(source.left_out)}" + (", some may be missed" if source.left_out.missed else ""))
+    missed = source.left_out.missed
+    lines.append(f"left out      {len(source.left_out)}" + (f", {missed} of them may be images" if missed else ""))
     lines += [f"  {line}" for line in source.left_out.lines()]
     if report.scaled:
         lines.append(f"scaled        {len(report.scaled)} of more than 8 bits a sample, each by")

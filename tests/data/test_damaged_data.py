@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import train
+from pixpro.plan import check
 from tests.helpers import pictures
+from tests.helpers.image_sources import JPEG, make_tar
 from tests.helpers.pictures import DAMAGE
 
 SMALL = "--arch resnet18 --hidden_dim 8 --dim 8 --image_size 32 --batch_size 60 --epochs 1 --eval_every 0 --workers 0"
@@ -45,6 +47,21 @@ def test_it_stops_with_the_list_when_not(data, capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     stated = int(re.fullmatch(r"error: (\d) bad image files of 120, .*", error)[1])
     assert stated >= 2 and error.count(str(data)) == stated
+
+
+def test_a_run_says_what_it_leaves_out_and_uses_what_check_counts(data, capsys):
+    (data / "loop").symlink_to("loop")
+    for name in ("a.heic_", "b.txt", "c.txt", ".hidden.jpg"):
+        (data / name).write_bytes(b"")
+    make_tar(data / "more.tar", {f"{i}.jpg": JPEG for i in range(30)} | {"notes.txt": b""})
+    assert train.main(command(data, "--max_bad", "0.06")) == 0
+    out = capsys.readouterr().out
+    assert "pixpro on resnet18: 150 images" in out and "JPEG files decoded by torch" in out
+    assert "\nwarning: left out 6: 1 link(s) (Too many levels of symbolic links), 3 .txt, 1 .heic_, 1 hidden; " in out
+    check.main([str(data), "--workers", "0"])
+    counted = capsys.readouterr().out
+    assert "images        150 in 2 place(s)" in counted and "bad files     6 " in counted
+    assert "left out      6, 1 of them may be images\n  1 link(s) (Too many levels" in counted
 
 
 def test_decoding_on_a_gpu_that_is_not_there_is_refused(data, capsys):

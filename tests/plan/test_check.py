@@ -3,8 +3,10 @@
 import itertools
 import random
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pixpro.data.views import draw_crop
 from pixpro.images import open_images
@@ -31,6 +33,16 @@ def test_the_command_prints_what_it_found(tmp_path, capsys):
     (root / "003.jpg").write_bytes(b"")
     assert main([str(root), "--workers", "1"]) == 1
     assert f"{root}/003.jpg: the file is empty" in capsys.readouterr().out
+
+
+def test_pictures_of_more_than_8_bits_are_counted_with_their_range(tmp_path, capsys):
+    for i in range(23):
+        Image.fromarray(np.linspace(i, 4000, 400, dtype=np.uint16).reshape(20, 20)).save(tmp_path / f"{i:02}.png")
+    assert main([str(tmp_path), "--workers", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "scaled        23 of more than 8 bits a sample, each by\n" in printed
+    assert f"  {tmp_path}/19.png: the range that it uses, 19 to 4000\n  and 3 more\n" in printed
+    assert "20.png" not in printed and "decoder       JPEG by " in printed
 
 
 def test_a_data_set_of_bad_files_only_is_reported_not_crashed_on(tmp_path, capsys):
