@@ -1,4 +1,4 @@
-"""Data of one's own in detectron2 itself, on the CPU: as people have them, from their own folders, trained and scored."""
+"""The trainers of detectron2 on data of one's own: one folder, one JSON file, classes of a file, fewer iterations."""
 
 import json
 import sys
