@@ -95,9 +95,9 @@ def train(config: Config, process: Process) -> None:
             compile_for(trainer, process, loader.order.micro, config.image_size)
         first_step, last_step, record = trainer.good_step, config.epochs * len(loader), None
         with process.together("taking the output folder"):
+            output = RunFolder(folder, fresh=not (found or config.demo)) if process.is_main else None
             skipped = SkippedSteps(folder, process, first_step)
-            if process.is_main:
-                output = RunFolder(folder, fresh=not (found or config.demo))
+            if output:
                 from_last = bool(found) and found.resolve() == (folder / LAST).resolve()
                 record = build_record(config, trainer, len(source), last_step, (pairs, masks), from_last)
                 output.write_json("config.json", settings)

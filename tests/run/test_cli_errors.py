@@ -147,9 +147,11 @@ def test_a_folder_takes_one_run_at_a_time_and_a_dead_one_leaves_it_free(tmp_path
     try:
         while "step 1/" not in first.text() and first.processes[0].is_alive():
             first.processes[0].join(0.05)
+        (output / "skipped_steps.jsonl").write_text('{"step": 99}\n')  # which a second run would drop
         second = Run(arguments(data, output, "--resume", "auto"))
         assert second.wait() == [2], second.text()
         assert f"another run (process {first.processes[0].pid} on " in second.text()
+        assert (output / "skipped_steps.jsonl").read_text() == '{"step": 99}\n'
     finally:
         first.processes[0].kill()
     assert first.wait() == [-9]

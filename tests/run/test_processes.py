@@ -19,6 +19,7 @@ from tests.helpers.sabotage import (
     kill_a_worker_in_step,
     kill_in_step,
     of_rank,
+    signal_in_step,
     spoil_losses,
     write_slowly,
 )
@@ -171,15 +172,14 @@ def test_a_terminal_that_goes_away_is_a_request_to_stop(data, tmp_path):
 
 
 def hang_up(number: int, rank: int) -> None:
-    from tests.helpers.sabotage import signal_in_step
-
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests themselves run under
     if of_rank(rank):
         signal_in_step(number, "SIGHUP")
 
 
 def hang_up_under_nohup(number: int) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    hang_up(number, 0)
+    signal_in_step(number, "SIGHUP")
 
 
 def test_a_terminal_that_goes_away_does_not_stop_a_run_under_nohup(data, tmp_path):
