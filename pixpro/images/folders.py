@@ -67,8 +67,8 @@ class FolderStore:
 def walk(root: bytes, folders: list[bytes], archives: list[bytes], left: LeftOut) -> Iterator[bytes]:
     """Paths of images below root, relative to it, folder by folder in sorted order.
 
-    Appends each folder listed to `folders` and the archives' relative paths to `archives`, and counts everything else
-    in `left`: the files of hidden folders too, which are counted and not read.
+    Appends each folder listed, and each link that leads nowhere, to `folders` and the archives' relative paths to
+    `archives`, and counts everything else in `left`: the files of hidden folders too, which are counted and not read.
     """
     seen: set[tuple[int, int]] = set()
     above = ids_above(root)
@@ -86,7 +86,7 @@ def walk(root: bytes, folders: list[bytes], archives: list[bytes], left: LeftOut
             if known in above:
                 left.add(LEADS_UP, prefix)
                 continue
-            images, other, inner = entries_of(path, prefix, hidden, left)
+            images, other, inner = entries_of(path, prefix, hidden, folders, left)
         except OSError as error:
             left.add(Kind("folder(s)", error.strerror or "cannot be read", missed=True), prefix)
             folders.append(b"")  # has no stamp, so that the list is not kept and the next start tries again
@@ -104,7 +104,9 @@ def walk(root: bytes, folders: list[bytes], archives: list[bytes], left: LeftOut
             yield prefix + name
 
 
-def entries_of(path: bytes, prefix: bytes, hidden: bool, left: LeftOut) -> tuple[list[bytes], list[bytes], list[bytes]]:
+def entries_of(
+    path: bytes, prefix: bytes, hidden: bool, folders: list[bytes], left: LeftOut
+) -> tuple[list[bytes], list[bytes], list[bytes]]:
     """Names of the images, of other files and of the folders in a folder, each sorted.
 
     A link that leads nowhere is an image if its name says so (reading it tells what is wrong), else counted in `left`.
@@ -128,6 +130,7 @@ def entries_of(path: bytes, prefix: bytes, hidden: bool, left: LeftOut) -> tuple
                 other.append(name)
             else:
                 left.add(Kind("link(s)", reason or "that lead nowhere", missed=True), prefix + name)
+                folders.append(os.path.join(path, name))  # the list is made anew when there is something
     return sorted(images), sorted(other), sorted(inner)
 
 

@@ -25,18 +25,19 @@ def cache_folder() -> Path:
 
 
 def stamp(path: str | bytes) -> list[int]:
-    """What changes when a file is written or a folder gains, loses or renames an entry; empty if it is gone."""
+    """What changes when a file is written or a folder gains, loses or renames an entry; zeros if nothing is there."""
     try:
         status = os.stat(path)
     except OSError:
-        return []
+        return [0] * 5
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def cached(kind: str, path: str, make: Callable[[], tuple[Arrays, list[bytes]]]) -> Arrays:
     """make()'s arrays, from the cache if every file and folder that they were made from is as it was.
 
-    make returns the arrays and the paths that decide (each folder that was listed, or the archive that was read).
+    make returns the arrays and the paths that decide: each folder that was listed, or the archive that was read, or
+    what was not there and may come; an empty path forbids to keep the list.
     A cache that cannot be read or written costs time, never the run.
     """
     key = hashlib.sha256(f"{VERSION}\0{EXTENSIONS}\0{kind}\0{path}".encode(errors="surrogateescape")).hexdigest()[:32]
@@ -47,8 +48,8 @@ def cached(kind: str, path: str, make: Callable[[], tuple[Arrays, list[bytes]]])
     started = time.time_ns()
     arrays, sources = make()
     stamps = [stamp(source) for source in sources]
-    newest = max((max(s[3:]) for s in stamps if s), default=started)
-    if all(stamps) and newest < started - RACY_NS:
+    newest = max((max(s[3:]) for s in stamps), default=started)
+    if b"" not in sources and newest < started - RACY_NS:
         _save(file, arrays, sources, stamps)
     return arrays
 

@@ -95,6 +95,15 @@ def test_a_link_to_a_folder_that_is_gone_is_a_loss_that_is_named(tmp_path):
     assert told(root) == f"warning: left out 1: 1 link(s) (that lead nowhere){WHERE}"
 
 
+def test_a_folder_that_comes_back_behind_its_link_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "RACY_NS", -(10**12))
+    root = ten(tmp_path / "data")
+    (root / "train").symlink_to(tmp_path / "mount/train")
+    assert len(found(root)) == len(found(root)) == 10
+    put(tmp_path / "mount/train/1.jpg")
+    assert len(found(root)) == 11
+
+
 def test_a_hidden_link_hides_nothing_but_itself(tmp_path):
     root = ten(tmp_path / "data")
     (root / ".latest").symlink_to(root / "a")
