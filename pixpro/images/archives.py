@@ -80,10 +80,6 @@ class ArchiveStore:
     def name(self, i: int) -> str:
         return os.path.join(self.path, self.names[i].lstrip("/"))
 
-    def size(self, i: int) -> int:
-        """Bytes of the member in the archive, compressed or not."""
-        return int(self._places[i, 1])
-
     def read(self, i: int) -> bytes:
         """Encoded bytes; raises BadImage if the archive is gone or damaged there."""
         try:
