@@ -185,7 +185,7 @@ def test_a_setting_that_may_not_change_on_resume_is_refused(place, whole, tmp_pa
 
 
 def differ_in_each(place: Path) -> None:
-    """In place of training, start it with another value of each shared setting in rank 1, and print what comes of it."""
+    """In place of training, start it with another value of each shared setting in rank 1; print what comes of it."""
     small_parts(place)
     work = train.work
 
