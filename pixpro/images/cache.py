@@ -11,7 +11,10 @@ def cache_folder() -> Path:
     """$PIXPRO_CACHE, or pixpro/ in the user's cache folder ($XDG_CACHE_HOME or ~/.cache on Linux)."""
     if chosen := os.environ.get("PIXPRO_CACHE"):
         return Path(os.path.expanduser(chosen))
-    folder = platformdirs.user_cache_path("pixpro", appauthor=False)
+    try:
+        folder = platformdirs.user_cache_path("pixpro", appauthor=False)
+    except RuntimeError:  # there is no home; older releases return a path that begins with ~
+        return of_nobody()
     return folder if folder.is_absolute() else of_nobody()
 
 

@@ -4,6 +4,7 @@ import os
 import pwd
 import stat
 import tempfile
+from functools import partial
 
 import pytest
 
@@ -11,15 +12,16 @@ from pixpro.images.cache import cache_folder
 from pixpro.scenes import sample_scenes
 from tests.helpers import pictures
 from tests.helpers.image_sources import found
+from tests.helpers.runs import Run, arguments
+
+
+def unknown(number: int) -> None:
+    raise KeyError(f"getpwuid(): uid not found: {number}")
 
 
 @pytest.fixture
 def homeless(tmp_path, monkeypatch):
     """A user without HOME and without an entry in the list of users, as in a container that runs as any number."""
-
-    def unknown(number: int) -> None:
-        raise KeyError(f"getpwuid(): uid not found: {number}")
-
     for name in ("HOME", "XDG_CACHE_HOME", "PIXPRO_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", unknown)
@@ -50,3 +52,17 @@ def test_a_name_that_somebody_else_has_taken_is_not_trusted(homeless, monkeypatc
     (homeless / f"pixpro-{os.getuid()}").write_text("in the way")
     first = cache_folder()
     assert first.is_dir() and first.name != f"pixpro-{os.getuid()}" and first.parent == homeless
+
+
+def become_homeless(temporary: str) -> None:
+    """Make the process that of a user without a home."""
+    for name in ("HOME", "XDG_CACHE_HOME", "PIXPRO_CACHE"):
+        os.environ.pop(name, None)
+    pwd.getpwuid = unknown
+    tempfile.tempdir = temporary
+
+
+def test_a_user_without_a_home_trains(tmp_path):
+    data = pictures.folder(tmp_path / "images", 16)
+    run = Run(arguments(data, tmp_path / "run", "--epochs", "1"), partial(become_homeless, str(tmp_path)))
+    assert run.wait() == [0], run.text()
