@@ -21,11 +21,12 @@ import torch
 from pixpro.checkpoints.checkpoint import LAST
 from pixpro.checkpoints.folder import RunFolder
 from pixpro.checkpoints.saver import Interval
-from pixpro.config import Config, parse_args, recipe_line, settle, shared_settings
+from pixpro.config import Config, on_resume, parse_args, recipe_line, settle, shared_settings
 from pixpro.data import Loader
 from pixpro.data.held_out import open_pairs
 from pixpro.errors import UserError
 from pixpro.images import Images, open_images
+from pixpro.images.fingerprint import ImageSet
 from pixpro.method.model import DensePretraining, PixContrast, PixPro
 from pixpro.monitor.semantics import open_masks
 from pixpro.plan import make_plan
@@ -39,7 +40,8 @@ from pixpro.run.starting import abandon, in_group, processes_to_start, say
 from pixpro.scenes import sample_scenes
 from pixpro.training import distributed, schedules
 from pixpro.training.compiling import compile_for
-from pixpro.training.engine import Trainer, amp_dtype
+from pixpro.training.engine import Trainer
+from pixpro.training.half_precision import amp_dtype, computes, emulation
 from pixpro.training.loading import loader_for, require_statistics
 from pixpro.training.machine import choose_kernels, keep_freed_memory
 from pixpro.training.optim import make_optimizer
@@ -70,6 +72,7 @@ def work(config: Config, process: Process) -> None:
     """Plan or train, after all processes have found their command lines to make sense."""
     with process.together("reading the command line"):
         config = settle(config)
+    process.require_equal(shared_settings(config))
     choose_kernels(deterministic=config.deterministic)
     if process.device.type == "cpu":
         keep_freed_memory()
@@ -88,25 +91,25 @@ def train(config: Config, process: Process) -> None:
             require_statistics(loader.order.micro * process.world_size, config.image_size, "--batch_size")
             if pairs:
                 require_statistics(len(pairs[0].box), config.image_size, "held-out images")
-        process.require_equal({**shared_settings(config), "images": len(source)})
+            images = ImageSet.of(source)
+        process.require_equal({"images": str(images)})
         trainer = build_trainer(config, len(source), len(loader), process)
-        found, account = first_state(config, trainer, len(source), process)
+        found, account = first_state(config, trainer, images, process)
         if config.compile:
             compile_for(trainer, process, loader.order.micro, config.image_size)
         first_step, last_step, record = trainer.good_step, config.epochs * len(loader), None
         with process.together("taking the output folder"):
-            output = RunFolder(folder, fresh=not (found or config.demo)) if process.is_main else None
+            output = RunFolder(folder, fresh=not found, again=config.demo) if process.is_main else None
             skipped = SkippedSteps(folder, process, first_step)
             if output:
                 from_last = bool(found) and found.resolve() == (folder / LAST).resolve()
-                record = build_record(config, trainer, len(source), last_step, (pairs, masks), from_last)
+                record = build_record(config, trainer, images, last_step, (pairs, masks), from_last)
                 output.write_json("config.json", settings)
         with process.together("looking at the network before its first step"):
             if record:
                 method = f"{config.loss} on {config.arch}"
-                print(
-                    account + recipe_line(config) + introduce(method, loader, trainer, process, last_step), flush=True
-                )
+                account += recipe_line(config) + emulation(trainer.amp_dtype, process.device)
+                print(account + introduce(method, loader, trainer, process, last_step), flush=True)
                 record.begin()
         loop(trainer, loader, last_step, log_every=config.log_every, skipped=skipped, process=process, record=record)
         with process.together("saving and measuring the result"):
@@ -114,13 +117,15 @@ def train(config: Config, process: Process) -> None:
                 record.finish(folder)
 
 
-def first_state(config: Config, trainer: Trainer, images: int, process: Process) -> tuple[Path | None, str]:
+def first_state(config: Config, trainer: Trainer, images: ImageSet, process: Process) -> tuple[Path | None, str]:
     """Give the trainer its first state; returns where it was found, if it was, and what to tell the user about it."""
     with process.together("reading the checkpoint"):
         found = find_state(config.resume, Path(config.output_dir)) if process.is_main else None
     found = process.from_main(found)
     with process.together("taking up the weights"):
-        account = begin(trainer, found, settings=dataclasses.asdict(config), images=images, init=config.init)
+        settings, init = dataclasses.asdict(config), config.init if process.is_main else ""
+        account = begin(trainer, found, settings=settings, on_resume=on_resume(), images=images, init=init)
+    distributed.copy_from_main(trainer.core)
     return found and found[0], account
 
 
@@ -171,6 +176,7 @@ def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Pr
     model = build_model(config).to(process.device, memory_format=torch.channels_last)
     model = distributed.synchronise_batchnorm(model, process)
     peak = schedules.scaled_lr(config.lr_base, config.batch_size, config.lr_rule)
+    bf16 = distributed.all_agree(computes(torch.bfloat16, process.device), process.device)
     optimizer = make_optimizer(config.optimizer, model, lr=peak, **handed_on(config, "momentum", "weight_decay"))
     return Trainer(
         model,
@@ -187,14 +193,14 @@ def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Pr
             total_steps=schedules.momentum_steps(num_images, config.batch_size, config.epochs),
             base=config.momentum_base,
         ),
-        amp_dtype=amp_dtype(config.amp, process.device),
+        amp_dtype=amp_dtype(config.amp, process.device, bf16=bf16),
         accumulation=config.accumulation,
         distributed=process.world_size > 1,
     )
 
 
 def build_record(
-    config: Config, trainer: Trainer, images: int, last_step: int, looks: tuple[Any, Any], from_last: bool
+    config: Config, trainer: Trainer, images: ImageSet, last_step: int, looks: tuple[Any, Any], from_last: bool
 ) -> Record:
     """The outputs of the main process.
 
@@ -207,7 +213,11 @@ def build_record(
         last_step,
         *looks,
         measured=bool(config.val_data),
-        constant={"images": images, "config": dataclasses.asdict(config)},
+        constant={
+            "images": images.count,
+            "images_fingerprint": images.fingerprint,
+            "config": dataclasses.asdict(config),
+        },
         from_last=from_last,
         agreement=config.loss == "pixpro" and config.instance_weight == 0,
         save_every=Interval.parse(config.save_every),

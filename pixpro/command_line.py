@@ -5,19 +5,36 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import field
+from enum import Enum
 from typing import Any, NoReturn, get_args, get_origin
 
 
+class OnResume(Enum):
+    """What another value of a setting does to a run that goes on from a checkpoint."""
+
+    REFUSED = "refused"  # shapes of tensors, or what the number of a step means, depend on it
+    TRAINS = "trains"  # it takes effect from the next step on, and is named
+    RUNS = "runs"  # it changes where, how fast or with what output is trained; the numbers stay, up to rounding
+    UNUSED = "unused"  # it made the first weights, and those of the checkpoint are in their place
+
+
 def setting(
+    on_resume: OnResume,
     default: Any,
     help: str,
     choices: tuple | None = None,
     alias: str | None = None,
     low: float = -math.inf,
     high: float = math.inf,
+    own: bool = False,
 ) -> Any:
-    """A field of a dataclass of settings: default, help text, values or range it may take, a second name as a flag."""
+    """A field of a dataclass of settings: default, help text, values or range it may take, a second name as a flag.
+
+    own: whether each process may have its own value; where the main process alone uses it, its value counts.
+    """
+    assert isinstance(on_resume, OnResume), f"say first what {on_resume!r} does on resume"
     metadata = {"help": help, "choices": choices, "alias": alias, "low": low, "high": high}
+    metadata |= {"on_resume": on_resume, "own": own}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # From the ground up. An import goes down, never up: the order is that in which data pass through a run.
 FLOORS = (
     "errors",
-    "images scenes",
-    "data",
+    "images",
+    "data scenes",
     "method",
     "checkpoints",
     "visualize",

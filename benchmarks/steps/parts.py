@@ -24,7 +24,7 @@ from benchmarks.steps.contenders.official import LARSOneByOne, move_each
 from benchmarks.steps.turns import timed_step
 from pixpro.method.encoder import ARCHS
 from pixpro.method.model import PixPro
-from pixpro.training.engine import amp_dtype
+from pixpro.training.half_precision import amp_dtype
 from pixpro.training.machine import keep_freed_memory
 from pixpro.training.optim import make_optimizer
 

@@ -18,11 +18,13 @@ class RunFolder:
 
     Raises UserError when the folder cannot be made or written, when another run is in it, or when it holds
     checkpoints that a run from the start (`fresh`) would overwrite. Nothing is changed before these checks.
+    again: whether a run from the start takes the place of an earlier demo, whose checkpoints are then removed.
     """
 
-    def __init__(self, path: Path, *, fresh: bool) -> None:
+    def __init__(self, path: Path, *, fresh: bool, again: bool = False) -> None:
         self.path = path
-        if fresh and path.is_dir() and newest_first(path):
+        again = fresh and again and holds_demo(path)
+        if fresh and not again and path.is_dir() and newest_first(path):
             raise UserError(
                 f"{path} holds checkpoints of an earlier run; go on from them with --resume auto, "
                 "or choose another --output_dir"
@@ -33,7 +35,8 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"--output_dir {path}: cannot be written to ({reason(error)})") from None
         self._take()
-        for left in path.glob(".*.partial"):
+        # Or else --resume auto would go on from them, if this run was killed before its first checkpoint.
+        for left in [*path.glob(".*.partial"), *(newest_first(path) if again else ())]:
             discard(left)
 
     def _take(self) -> None:
@@ -67,3 +70,11 @@ class RunFolder:
     def close(self) -> None:
         """Let another run in."""
         self._lock.close()
+
+
+def holds_demo(path: Path) -> bool:
+    """Whether the last run in a folder was a demo."""
+    try:
+        return json.loads((path / "config.json").read_text(encoding="utf-8"))["demo"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -59,7 +59,7 @@ def held_out_pairs(
 def open_pairs(
     source: Images, val_data: Sequence[str], image_size: int, distance: Distance
 ) -> tuple[View, View] | None:
-    """The `view_pairs` of the first held-out images, below folders or in archives.
+    """The `view_pairs` of a sample of the held-out images, below folders or in archives; always the same one.
 
     Without any, those of a few of the source's images that can be read; None when none of these can. Raises UserError
     for a damaged held-out image.
@@ -72,7 +72,8 @@ def open_pairs(
         LOG.warning("held-out images: %s", source.left_out)
 
     def images() -> Iterator[Tensor]:
-        for index in range(min(HELD_OUT, len(source))):
+        # Class folders in order would give images of one or two classes.
+        for index in sorted(random.Random(0).sample(range(len(source)), min(HELD_OUT, len(source)))):
             try:
                 yield decode(source.read(index))
             except BadImage as error:

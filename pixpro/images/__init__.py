@@ -14,6 +14,7 @@ from pixpro.images.decoding import decode
 from pixpro.images.folders import FolderStore
 from pixpro.images.kinds import ARCHIVES, COMPRESSED, EXTENSIONS, Kind
 from pixpro.images.left_out import LeftOut
+from pixpro.images.names import Names
 
 __all__ = ["BadImage", "Images", "decode", "open_images"]
 
@@ -24,9 +25,13 @@ UNPACKED = Kind("archive(s)", "their images lie unpacked beside them")
 class Store(Protocol):
     """One place that holds images."""
 
+    names: Names  # below the place
+
     def __len__(self) -> int: ...
 
     def name(self, i: int) -> str: ...
+
+    def size(self, i: int) -> int: ...
 
     def read(self, i: int) -> bytes: ...
 
@@ -53,6 +58,11 @@ class Images:
         """Full path of image i; for an archive, its path with the member's name behind it."""
         store, i = self._find(i)
         return store.name(i)
+
+    def size(self, i: int) -> int:
+        """Bytes of image i, as far as its place can tell without reading it."""
+        store, i = self._find(i)
+        return store.size(i)
 
     def read(self, i: int) -> bytes:
         """Encoded bytes of image i; raises BadImage when they cannot be had."""

@@ -44,7 +44,7 @@ class ArchiveStore:
     def __init__(self, path: str | Path) -> None:
         self.path = os.path.realpath(path)
         index = cached(self.kind, self.path, self._scan)
-        self._names = Names(index.pop("block"), index.pop("ends"))
+        self.names = Names(index.pop("block"), index.pop("ends"))
         self._places = torch.from_numpy(index["places"])
         self.left_out = LeftOut.of(index["left_out"])
 
@@ -75,10 +75,10 @@ class ArchiveStore:
         raise NotImplementedError
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.names)
 
     def name(self, i: int) -> str:
-        return os.path.join(self.path, self._names[i].lstrip("/"))
+        return os.path.join(self.path, self.names[i].lstrip("/"))
 
     def read(self, i: int) -> bytes:
         """Encoded bytes; raises BadImage if the archive is gone or damaged there."""

@@ -30,7 +30,7 @@ class FolderStore:
         listed = cached("folder", self.root, self._scan)
         self.left_out = LeftOut.of(listed.pop("left_out"))
         self.archives = [os.path.join(self.root, name) for name in json.loads(listed.pop("archives").tobytes())]
-        self._names = Names(**listed)
+        self.names = Names(**listed)
 
     def _scan(self) -> tuple[Arrays, list[bytes]]:
         folders: list[bytes] = []
@@ -42,10 +42,17 @@ class FolderStore:
         return names.arrays() | more, folders
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.names)
 
     def name(self, i: int) -> str:
-        return os.path.join(self.root, self._names[i])
+        return os.path.join(self.root, self.names[i])
+
+    def size(self, i: int) -> int:
+        """Bytes of the file; -1 if it is gone."""
+        try:
+            return os.stat(self.name(i)).st_size
+        except OSError:
+            return -1
 
     def read(self, i: int) -> bytes:
         """Encoded bytes; raises BadImage if the file is gone, unreadable or not a plain file."""

@@ -9,19 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from pixpro.images.cache import cache_folder
 from pixpro.images.kinds import EXTENSIONS
 
 Arrays = dict[str, np.ndarray]
 VERSION = 2
-RACY_NS = 2_000_000_000  # a change within this time of another may leave the time stamp as it was
-
-
-def cache_folder() -> Path:
-    """$PIXPRO_CACHE, or pixpro/ in the user's cache folder."""
-    chosen = os.environ.get("PIXPRO_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixpro"
+# A change within two seconds of another may leave a coarse time stamp as it was, and the clock of a file server, which
+# makes the stamps, may be a minute behind this machine's.
+RACY_NS = 62_000_000_000
 
 
 def stamp(path: str | bytes) -> list[int]:

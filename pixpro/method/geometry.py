@@ -15,6 +15,11 @@ def height_width(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
+def cells_along(side: int, stride: int = 32) -> int:
+    """Cells along a side of a feature map of an image whose side is so many pixels: rounded up, as convolutions do."""
+    return -(-side // stride)
+
+
 def bin_sizes(boxes: Tensor, size: Size) -> Tensor:
     """Width and height of one cell: (B, 2); the width is negative when the view was flipped."""
     height, width = height_width(size)

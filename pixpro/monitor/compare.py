@@ -21,6 +21,8 @@ TITLES = {
     "prediction_rank": "effective rank of the predictions",
     "target_std": "spread of the targets (0: collapsed, 1: even)",
     "prediction_std": "spread of the predictions",
+    "within_image_rank": "effective rank of the targets within images (1: cells of an image alike)",
+    "within_image_std": "spread of the targets within images",
     "propagation_entropy": "entropy of the propagation weights (1: even)",
     "positives": "positive pairs per image",
     "without_overlap": "share of crop pairs without overlap",

@@ -17,6 +17,7 @@ SHOWN = {
     "agreement": ("agreement", "{:.2f}"),
     "target_rank": ("rank", "{:.1f}"),
     "target_std": ("spread", "{:.2f}"),
+    "within_image_rank": ("within images", "{:.1f}"),
     "positives": ("positives", "{:.0f}/image"),
     "lr": ("lr", "{:.3g}"),
     "images_per_second": ("", "{:.3g} images/s"),

@@ -71,7 +71,7 @@ def health(seen: Observation, model: DensePretraining, optimizer: torch.optim.Op
             prediction = torch.cat([propagated for _, propagated in coarsest])
             weights = model.propagation.similarity(coarsest[0][0][:IMAGES])
             numbers["propagation_entropy"] = evenness(weights)
-        numbers |= spread("prediction", prediction) | spread("target", target)
+        numbers |= spread("prediction", prediction) | spread("target", target) | within_images(target)
         return numbers | step_numbers(model, optimizer)
 
 
@@ -88,12 +88,34 @@ def spread(name: str, maps: Tensor) -> dict[str, Tensor]:
 
     The deviation is the channels' mean times sqrt(C): 1 for directions spread evenly over the sphere, 0 for one.
     """
-    cells = at_least_float32(maps).movedim(1, -1).flatten(0, 2)
-    # A prime stride meets all places of a map; a round one might meet the same corner of every image.
-    chosen = torch.arange(min(CELLS, len(cells)), device=cells.device) * 7919 % len(cells)
-    cells = F.normalize(cells[chosen], dim=1)
+    cells = F.normalize(some_cells(at_least_float32(maps)), dim=1)
     deviation = cells.std(dim=0, correction=0).mean() * cells.shape[1] ** 0.5
     return {f"{name}_std": deviation, f"{name}_rank": effective_rank(cells)}
+
+
+def within_images(maps: Tensor) -> dict[str, Tensor]:
+    """The same of what tells the cells of an image apart: of normalised cells less their image's mean.
+
+    In the rank the means count too, as one direction: it is 1 where all cells of an image are alike, also when faint
+    noise around their mean points everywhere. Nothing for maps of one cell, which cannot differ from itself.
+    """
+    if maps.shape[2] * maps.shape[3] == 1:
+        return {}
+    cells = F.normalize(at_least_float32(maps), dim=1)
+    rest = some_cells(cells - cells.mean(dim=(2, 3), keepdim=True))
+    deviation = rest.square().mean(dim=0).sqrt().mean() * rest.shape[1] ** 0.5
+    of_means = (1 - rest.square().sum(dim=1).mean()).clamp(min=0).sqrt() * len(rest) ** 0.5
+    apart = F.pad(rest, (0, 1))  # a dimension of its own for the means, at a right angle to all differences
+    row = F.pad(of_means[None], (rest.shape[1], 0))
+    return {"within_image_std": deviation, "within_image_rank": effective_rank(torch.cat((apart, row[None])))}
+
+
+def some_cells(maps: Tensor) -> Tensor:
+    """Up to CELLS of the cells of (B, C, H, W) maps: (M, C)."""
+    cells = maps.movedim(1, -1).flatten(0, 2)
+    # A prime stride meets all places of a map; a round one might meet the same corner of every image.
+    chosen = torch.arange(min(CELLS, len(cells)), device=cells.device) * 7919 % len(cells)
+    return cells[chosen]
 
 
 def effective_rank(cells: Tensor) -> Tensor:

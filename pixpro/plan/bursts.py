@@ -19,7 +19,7 @@ QUEUED = 2  # batches that a worker makes in advance, the loader's default
 
 
 class Burst(NamedTuple):
-    """Measured steps with one micro-batch each, means over the processes."""
+    """Measured steps with one micro-batch each; of several processes the longest wait and the largest memory."""
 
     images: int  # of one process
     images_per_second: float  # of all processes
@@ -48,7 +48,7 @@ def measure(trainer: Trainer, loader: Loader, images: int) -> Burst:
         if step.number > start + warmup:
             speed.note(step.seconds, step.data_seconds)
     found = {**speed.read(), "memory": peak_memory(trainer.device)}
-    return Burst(images, **distributed.mean_numbers(found, trainer.device))
+    return Burst(images, **distributed.mean_numbers(found, trainer.device, largest=("data_wait", "memory")))
 
 
 def explore(

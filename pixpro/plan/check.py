@@ -18,7 +18,7 @@ from pixpro.images import Images, open_images
 from pixpro.images.bad_image import BadImage
 from pixpro.images.decoding import decode_and_tell
 from pixpro.images.jpeg import decoder_name
-from pixpro.method.geometry import positive_pairs
+from pixpro.method.geometry import cells_along, positive_pairs
 
 LISTED = 20  # scaled files named
 SIMULATED = 4000  # crop pairs; the share of positives then has a standard error below 2 % of itself
@@ -119,7 +119,7 @@ def summary(source: Images, report: Report, image_size: int, threshold: float, c
             f"file          {_spread(report.encoded / 1000, 1)} kB",
             f"enlarged      {(short < image_size).float().mean():.1%} of the images have a side under {image_size} px",
         ]
-        cells = max(image_size // 32, 1)
+        cells = cells_along(image_size)
         for distance in ("image", "pixel"):
             share, none = expected_pairs(report.heights, report.widths, distance, cells, threshold, crop_min)
             lines.append(

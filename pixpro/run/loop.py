@@ -54,7 +54,7 @@ def loop(
             if step.health is not None:
                 memory = {"memory_gb": peak_memory(trainer.device) / GB}
                 numbers = {"loss": step.loss, **step.health, **speed.read(), **memory}
-                numbers = distributed.mean_numbers(numbers, trainer.device)
+                numbers = distributed.mean_numbers(numbers, trainer.device, largest=("data_wait", "memory_gb"))
             if record:
                 with process.apart(f"writing, measuring and saving after step {step.number}"):
                     record.after(step, numbers, last=step.number == last_step)

@@ -7,33 +7,31 @@ from typing import Any
 from pixpro.checkpoints.checkpoint import LAST, load, load_newest
 from pixpro.checkpoints.initialise import initialise
 from pixpro.errors import UserError
+from pixpro.images.fingerprint import ImageSet
 from pixpro.training.engine import Trainer
-
-# What the tensors' shapes or the meaning of a step number depend on.
-FIXED = (
-    *("loss", "arch", "neck", "levels", "hidden_dim", "dim", "num_linear", "instance_weight", "instance_loss"),
-    *("optimizer", "batch_size", "seed"),
-)
-# What changes where and how fast something is computed, but not what.
-FREE = (
-    *("data", "val_data", "demo", "init", "resume", "output_dir", "multiprocessing_distributed", "nproc", "workers"),
-    *("recipe", "compile", "max_bad", "timeout", "save_every", "keep", "keep_every", "log_every", "eval_every"),
-)
 
 
 def begin(
-    trainer: Trainer, found: tuple[Path, dict] | None, *, settings: Mapping[str, Any], images: int, init: str
+    trainer: Trainer,
+    found: tuple[Path, dict] | None,
+    *,
+    settings: Mapping[str, Any],
+    on_resume: Mapping[str, str],
+    images: ImageSet,
+    init: str,
 ) -> str:
     """Give the trainer its first state: a found checkpoint's, else that of `init`, else that of its seed.
 
-    settings: all of this run, by name. Returns what the user should know about it, if anything.
+    settings: all of this run, by name; on_resume: what another value does, "refused", "trains", "runs" or "unused".
+    Returns what the user should know about it, if anything.
     """
     if found is None:
         return f"{initialise(trainer.core, init)}\n" if init else ""
     path, state = found
-    changed = changes(path, state["config"], settings, (state.get("images"), images))
+    require_same_images(path, state, images)
+    told = changes(path, state["config"], settings, on_resume)
     trainer.load_state(state)
-    return f"settings changed since {path}: {changed}\n" if changed else ""
+    return told
 
 
 def find_state(resume: str, folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -53,25 +51,35 @@ def find_state(resume: str, folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return found
 
 
-def changes(path: Path, saved: Mapping[str, Any], present: Mapping[str, Any], images: tuple[int, int]) -> str:
-    """The settings that differ from those of a checkpoint, for the user to see; "" when none does.
+def require_same_images(path: Path, state: Mapping[str, Any], images: ImageSet) -> None:
+    """UserError unless the run has the images of the checkpoint: then a number names the same one in both."""
+    count, fingerprint = state.get("images"), state.get("images_fingerprint", images.fingerprint)  # older ones had none
+    if (count, fingerprint) == images:
+        return
+    other = ", under other names or of other sizes" if count == images.count else ""
+    raise UserError(
+        f"{path} was trained on {count} images, this run found {images.count}{other}: their order would be another; "
+        f"restore the data, or start a new run from its weights with --init {path}"
+    )
 
-    images: their number when the checkpoint was written, and now. UserError when the run would be another one.
+
+def changes(path: Path, saved: Mapping[str, Any], present: Mapping[str, Any], on_resume: Mapping[str, str]) -> str:
+    """Lines on the settings that differ from those of a checkpoint; "" when there is nothing to say.
+
+    UserError when one differs that has to stay.
     """
-    for name in FIXED:
-        if saved.get(name) != present[name]:
+    differ = [name for name in present if name in saved and saved[name] != present[name]]
+    for name in present:
+        if on_resume[name] == "refused" and saved.get(name) != present[name]:
             raise UserError(
                 f"{path} was trained with --{name} {saved.get(name)}, this run has {present[name]}; "
                 f"give the same settings, or start a new run from its weights with --init {path}"
             )
-    if images[0] != images[1]:
-        raise UserError(
-            f"{path} was trained on {images[0]} images, this run found {images[1]}: their order would be another; "
-            f"restore the data, or start a new run from its weights with --init {path}"
-        )
-    free = {*FIXED, *FREE}
-    return ", ".join(
-        f"{name} {saved[name]} -> {present[name]}"
-        for name in present
-        if name not in free and name in saved and saved[name] != present[name]
+    told = ", ".join(f"{name} {saved[name]} -> {present[name]}" for name in differ if on_resume[name] == "trains")
+    unused = [name for name in differ if on_resume[name] == "unused" and present[name]]
+    return "".join(
+        [
+            f"settings changed since {path}: {told}\n" if told else "",
+            *(f"--{name} {present[name]} is not used: the weights are those of {path}\n" for name in unused),
+        ]
     )

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pixpro.errors import UserError
+from pixpro.images.cache import cache_folder
 from pixpro.scenes.drawing import CLASSES
 from pixpro.scenes.files import scene_files
 
@@ -19,9 +20,8 @@ MANIFEST = "scenes.json"
 
 
 def sample_scenes(count: int = 400, seed: int = 0, held_out: int = 80) -> Path:
-    """The folder of these scenes in $PIXPRO_CACHE or ~/.cache/pixpro, drawn on first use (`write_scenes`)."""
-    cache = Path(os.environ.get("PIXPRO_CACHE") or Path.home() / ".cache" / "pixpro").expanduser()
-    return write_scenes(cache / f"scenes-v{VERSION}-{count}-{held_out}-{seed}", count, seed, held_out)
+    """The folder of these scenes in the cache (`cache_folder`), drawn on first use (`write_scenes`)."""
+    return write_scenes(cache_folder() / f"scenes-v{VERSION}-{count}-{held_out}-{seed}", count, seed, held_out)
 
 
 def write_scenes(folder: str | Path, count: int, seed: int = 0, held_out: int | None = None) -> Path:

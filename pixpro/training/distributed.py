@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -158,19 +158,35 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of a tensor over all processes; the tensor itself when there is one."""
-    if not dist.is_initialized():
-        return values
-    total = values.clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
+def mean_numbers(
+    numbers: dict[str, Tensor | float], device: torch.device, largest: Collection[str] = ()
+) -> dict[str, float]:
+    """The mean of each number over all processes, which give the same names in the same order; one exchange.
+
+    largest: of these the largest is taken, where the mean would hide a process that holds up the others.
+    """
+    values = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in numbers.values()])
+    of_each = [values]
+    if dist.is_initialized():
+        of_each = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+        dist.all_gather(of_each, values)
+    stacked = torch.stack(of_each)
+    means, most = stacked.mean(dim=0).tolist(), stacked.amax(dim=0).tolist()
+    return {name: most[i] if name in largest else means[i] for i, name in enumerate(numbers)}
 
 
-def mean_numbers(numbers: dict[str, Tensor | float], device: torch.device) -> dict[str, float]:
-    """The mean of each number over all processes, which give the same names in the same order; one exchange."""
-    values = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in numbers.values()]
-    return dict(zip(numbers, mean_over_processes(torch.stack(values)).tolist(), strict=True))
+def all_agree(answer: bool, device: torch.device) -> bool:
+    """Whether all processes say yes; each must ask."""
+    return mean_numbers({"answer": float(answer)}, device)["answer"] == 1.0
+
+
+def copy_from_main(model: nn.Module) -> None:
+    """Give a model the parameters and buffers that it has in the main process; all processes call it."""
+    if dist.is_initialized():
+        for tensor in model.state_dict().values():
+            whole = tensor.contiguous()
+            dist.broadcast(whole, src=0)
+            tensor.copy_(whole)
 
 
 def synchronise_batchnorm(model: nn.Module, process: Process) -> nn.Module:

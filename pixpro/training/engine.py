@@ -170,27 +170,19 @@ class Trainer:
         }
 
     def load_state(self, state: dict) -> None:
-        """Take up the state of a checkpoint; UserError when it is that of another model."""
+        """Take up the state of a checkpoint; UserError when it is that of another model.
+
+        The optimizer's settings (weight decay, momentum, ...) stay this trainer's.
+        """
         try:
             self.core.load_state_dict(state["model"])
+            own = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
+            for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+                group.update(settings)
             if state["scaler"]:  # empty in a run that needed none; this one starts with fp16's first scale then
                 self.scaler.load_state_dict(state["scaler"])
             self.good_step = state["step"]
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"the checkpoint does not fit this model and optimizer ({reason})") from None
-
-
-def amp_dtype(setting: str, device: torch.device) -> torch.dtype | None:
-    """The half-precision type of a setting (auto, bf16, fp16, off) on a device; None for full precision.
-
-    auto is bf16 where the device computes it natively, else fp16 on GPUs and full precision on CPUs.
-    """
-    if setting == "off":
-        return None
-    if setting != "auto":
-        return {"bf16": torch.bfloat16, "fp16": torch.float16}[setting]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None

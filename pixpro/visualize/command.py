@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from pixpro.errors import UserError
+from pixpro.method.geometry import cells_along
 from pixpro.visualize.dense_features import DenseFeatures, load_dense_features
 from pixpro.visualize.feature_panels import component_panels, similarity_panels
 from pixpro.visualize.page import Picture, Section, page
@@ -61,7 +62,7 @@ def draw_pairs(args: argparse.Namespace) -> list[Path]:
     """The files written: a PNG for each image, and the page if it was asked for."""
     if args.image_size < 64 or args.image_size > 1024:
         raise UserError(f"--image_size {args.image_size}: give a side of 64 to 1024 pixels, 32 for each cell")
-    cells, cell = args.image_size // 32, None
+    cells, cell = cells_along(args.image_size), None
     if args.cell is not None:
         row, column = args.cell
         if not (1 <= row <= cells and 1 <= column <= cells):

@@ -12,7 +12,7 @@ from pixpro.data.augment import MEAN, STD, augment, draw_colour
 from pixpro.data.views import Distance, View, crop_box, crop_pixels, draw_crop
 from pixpro.errors import UserError
 from pixpro.images.decoding import BadImage, decode
-from pixpro.method.geometry import cell_centers, positive_pairs
+from pixpro.method.geometry import cell_centers, cells_along, positive_pairs
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def make_pair(
         views.append(View(augment(pixels, colour), torch.tensor([crop_box(crop, height, width, flip, distance)])))
         # `pixel` boxes count from the centre of the first pixel; drawings count from its edge
         edges.append(torch.tensor([crop_box(crop, height, width, flip, "pixel")]) + 0.5)
-    cells = image_size // 32
+    cells = cells_along(image_size)
     positives = positive_pairs(views[0].box, views[1].box, cells, threshold)[0].numpy()
     return Pair(image.permute(1, 2, 0).numpy(), (views[0], views[1]), (edges[0], edges[1]), cells, positives)
 

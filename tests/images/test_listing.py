@@ -83,6 +83,14 @@ def test_a_list_made_while_the_folder_changes_is_not_kept(tmp_path, cache):
     assert not cache.exists()
 
 
+def test_a_list_is_not_kept_either_when_the_file_server_s_clock_is_behind(tmp_path, cache, monkeypatch):
+    root = pictures.folder(tmp_path / "data", 2)
+    now = listing.time.time_ns
+    monkeypatch.setattr(listing.time, "time_ns", lambda: now() + 3 * 10**9)  # ours is three seconds ahead of it
+    found(root)
+    assert not cache.exists()
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04junk", b"\x00" * 1000])
 def test_a_damaged_list_is_made_anew(tmp_path, settled, cache, damage):
     root = pictures.folder(tmp_path / "data", 2)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from pixpro.method.geometry import cell_centers, inside, pair_distances, positive_pairs
+from pixpro.method.encoder import Encoder
+from pixpro.method.geometry import cell_centers, cells_along, inside, pair_distances, positive_pairs
 
 BOXES1 = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.9, 0.1, 0.2, 0.8], [10.0, 20.0, 110.0, 60.0], [0.0, 0.0, 0.3, 0.3]])
 BOXES2 = torch.tensor([[0.25, 0.5, 0.75, 1.0], [0.1, 0.0, 0.7, 0.9], [90.0, 0.0, 40.0, 90.0], [0.6, 0.6, 0.9, 0.9]])
@@ -81,3 +82,12 @@ def test_inside_finds_the_cells_whose_center_the_other_view_shows():
         for i, (x, y) in enumerate(centers_by_loops(BOXES1[b].tolist(), 5, 5)):
             assert found[b, i] == (min(x0, x1) <= x <= max(x0, x1) and y0 <= y <= y1)
     assert found[0].any() and not found[0].all()
+
+
+@pytest.mark.parametrize("side", [32, 33, 64, 80, 100])
+def test_the_cells_along_a_side_are_those_of_the_maps(side):
+    pixels = torch.zeros(1, 3, side, side)
+    trunk, pyramid = Encoder("resnet18", 4, 4), Encoder("resnet18", 4, 4, neck="fpn", levels=[3, 4])
+    with torch.no_grad():
+        assert trunk.eval()(pixels).maps[-1].shape[2:] == (cells_along(side, trunk.stride),) * 2
+        assert pyramid.eval()(pixels).maps[-1].shape[2:] == (cells_along(side, pyramid.stride),) * 2

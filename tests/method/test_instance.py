@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pixpro.data.views import View
 from pixpro.method.instance import InstanceContrast, InstanceRegression
 from pixpro.method.model import PixContrast, PixPro
-from pixpro.training.distributed import join, launch, leave, mean_over_processes, synchronise_batchnorm
+from pixpro.training.distributed import join, launch, leave, mean_numbers, synchronise_batchnorm
 
 SMALL = {"hidden_dim": 16, "dim": 8}
 
@@ -142,7 +142,8 @@ def work_of_one_rank(folder: str) -> None:
         loss = parallel(view1, view2)
         loss.backward()
         grads = {name: parameter.grad for name, parameter in model.named_parameters()}
-        record[method] = {"loss": mean_over_processes(loss.detach()), "grads": grads}
+        mean = mean_numbers({"loss": loss.detach()}, loss.device)["loss"]
+        record[method] = {"loss": torch.tensor(mean, dtype=loss.dtype), "grads": grads}
     maps = torch.eye(2)[process.rank][None, :, None, None]
     record["single"] = InstanceContrast(0.5)(maps, maps)
     torch.save(record, f"{folder}/{process.rank}.pt")

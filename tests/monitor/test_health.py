@@ -11,7 +11,7 @@ from torch import nn
 from pixpro import PixContrast, PixPro
 from pixpro.data.views import View
 from pixpro.method.geometry import positive_pairs
-from pixpro.monitor.health import effective_rank, evenness, health, observe, pair_numbers, spread
+from pixpro.monitor.health import effective_rank, evenness, health, observe, pair_numbers, spread, within_images
 from pixpro.training.optim import LARS, parameter_groups
 from tests.helpers.small_runs import Pictures, Unpropagated, rows_of, shrink, small_trainer
 
@@ -82,6 +82,44 @@ def test_the_spread_equals_loops_over_all_cells_and_channels():
     assert spread("x", maps)["x_std"].item() == pytest.approx(np.mean(deviations) * math.sqrt(5), rel=1e-5)
 
 
+def slow_within_images(maps: torch.Tensor) -> tuple[float, float]:
+    """Spread and rank within images by loops over all cells, from the definition."""
+    differences, energy_of_means = [], 0.0
+    for image in maps:
+        cells = [image[:, y, x].numpy() for y in range(image.shape[1]) for x in range(image.shape[2])]
+        cells = [cell / np.linalg.norm(cell) for cell in cells]
+        mean = sum(cells) / len(cells)
+        differences += [cell - mean for cell in cells]
+        energy_of_means += len(cells) * mean @ mean
+    deviations = [math.sqrt(np.mean([d[channel] ** 2 for d in differences])) for channel in range(maps.shape[1])]
+    energies = np.linalg.svd(np.array(differences), compute_uv=False) ** 2
+    shares = np.append(energies, energy_of_means) / (energies.sum() + energy_of_means)
+    return np.mean(deviations) * math.sqrt(maps.shape[1]), math.exp(-sum(p * math.log(p) for p in shares if p > 0))
+
+
+def test_spread_and_rank_within_images_equal_loops_from_the_definition():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(3, 5, 2, 4, generator=generator) + 2 * torch.randn(3, 5, 1, 1, generator=generator)
+    found = within_images(maps)
+    deviation, rank = slow_within_images(maps)
+    assert found["within_image_std"].item() == pytest.approx(deviation, rel=1e-4)
+    assert found["within_image_rank"].item() == pytest.approx(rank, rel=1e-4)
+
+
+def test_maps_that_are_constant_in_each_image_have_a_full_rank_but_none_within_images():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(64, 16, 1, 1, generator=generator).expand(64, 16, 4, 4)
+    noisy = maps + 0.02 * torch.randn(64, 16, 4, 4, generator=generator)
+    for each in (maps, noisy):
+        assert spread("target", each)["target_rank"].item() > 12 and spread("target", each)["target_std"].item() > 0.9
+        assert within_images(each)["within_image_rank"].item() < 1.02
+        assert within_images(each)["within_image_std"].item() < 0.03
+
+
+def test_maps_of_a_single_cell_have_no_rank_within_images():
+    assert within_images(torch.randn(4, 8, 1, 1)) == {}
+
+
 def test_cells_of_large_batches_are_taken_from_all_places():
     # Only the last place of each 4 x 4 map varies: a sample that kept missing it would find no spread.
     maps = torch.zeros(1024, 8, 4, 4)
@@ -126,6 +164,7 @@ def test_the_numbers_are_those_of_the_step(method):
     expected = {
         **{name: value.item() for name, value in spread("target", targets).items()},
         **{name: value.item() for name, value in spread("prediction", predictions).items()},
+        **{name: value.item() for name, value in within_images(targets).items()},
         "positives": positive_pairs(*OVERLAPPING, 4, 0.7).sum().item() / 2,
         "without_overlap": 0.0,
         "grad_norm": torch.cat([gradient.flatten() for gradient in gradients.values()]).norm().item(),

@@ -9,14 +9,16 @@ from PIL import Image
 from torch import nn
 
 from pixpro.data import held_out
-from pixpro.data.held_out import held_out_pairs
+from pixpro.data.held_out import held_out_pairs, open_pairs
 from pixpro.data.views import View
 from pixpro.errors import UserError
+from pixpro.images import open_images
 from pixpro.method.batch_statistics import batch_statistics
 from pixpro.method.encoder import Encoder
 from pixpro.monitor.matching import encoder_matching, matched_cells, matching_scores
 from pixpro.scenes import write_scenes
 from pixpro.training.sync_batchnorm import BatchNorm
+from tests.helpers.pictures import colour_classes
 
 
 def random_pairs(count=4, size=64, seed=0):
@@ -204,6 +206,16 @@ def test_a_damaged_held_out_image_is_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="broken.jpg"):
         held_out_pairs([tmp_path / "broken.jpg"], 32)
+
+
+def test_held_out_images_are_a_sample_of_all_classes_always_the_same(tmp_path, monkeypatch):
+    source = open_images([colour_classes(tmp_path)])  # blue ones come first
+    monkeypatch.setattr(held_out, "HELD_OUT", 4)
+    monkeypatch.setattr(held_out, "draw_colour", lambda rng, role: (-1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    first, again = (open_pairs(source, [str(tmp_path)], 32, "image")[0] for _ in range(2))
+    assert torch.equal(first.pixels, again.pixels) and len(first.pixels) == 4
+    red, _, blue = first.pixels.mean(dim=(2, 3)).unbind(1)
+    assert 0 < (red > blue).sum() < 4
 
 
 def test_synchronised_batchnorm_is_measured_on_one_rank_alone(encoder):

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from pixpro import PixContrast
+from pixpro import PixContrast, PixPro
+from pixpro.method.encoder import Embedding
 from pixpro.monitor.verdict import Diagnosis, verdicts
 from tests.helpers.small_runs import Unpropagated, rows_of, shrink, small_trainer
 
@@ -15,6 +16,7 @@ HEALTHY = {
     "agreement": 0.55,
     "target_rank": 20.0,
     "target_std": 0.8,
+    "within_image_rank": 12.0,
     "prediction_rank": 1.0,  # healthy runs pass through this while they warm up
     "without_overlap": 0.05,
     "grad_norm": 0.5,
@@ -22,7 +24,8 @@ HEALTHY = {
     "update_size": 0.002,
     "data_wait": 0.02,
 }
-COLLAPSED = {"loss": -3.99, "agreement": 0.998, "target_rank": 1.02}
+COLLAPSED = {"loss": -3.99, "agreement": 0.998, "target_rank": 1.02, "within_image_rank": 1.01}
+WITHIN = {"loss": -4.0, "agreement": 1.0, "target_rank": 56.0, "target_std": 0.99, "within_image_rank": 1.0}
 
 
 def rows(*changes: dict) -> list[dict]:
@@ -44,6 +47,13 @@ def test_agreement_near_1_alone_is_no_collapse():
 @pytest.mark.parametrize("missing", [{}, {"agreement": None}])
 def test_targets_in_one_direction_are_a_collapse(missing):
     assert kinds(*[COLLAPSED | missing] * 3) == ["collapse"]
+
+
+def test_targets_that_are_constant_in_each_image_are_a_collapse_within_images():
+    assert kinds(*[WITHIN] * 3) == ["collapse within images"]
+    assert kinds(WITHIN, WITHIN, {}) == kinds(WITHIN, {}, WITHIN) == []
+    assert kinds(*[{"within_image_rank": 1.6, "target_rank": 4.5}] * 3) == []  # healthy runs dip
+    assert kinds(*[COLLAPSED] * 3) == ["collapse"]  # said once, and by its larger name
 
 
 def test_one_odd_row_is_no_verdict():
@@ -106,10 +116,12 @@ def test_the_summary_of_a_healthy_and_of_an_empty_run():
     )
 
 
-def run(model, lr: float = 1.0, momentum: float = 0.99, steps: int = 40, apart: bool = False) -> list[str]:
+def run(
+    model, lr: float = 1.0, momentum: float = 0.99, steps: int = 40, apart: bool = False, seed: int = 0
+) -> list[str]:
     """Kinds of findings of a small real run."""
     diagnosis = Diagnosis(peak_lr=lr, total_steps=1000)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = shrink(model("resnet18", hidden_dim=16, dim=64))
     for row in rows_of(small_trainer(model, lr=lr, momentum=momentum, steps=steps), steps, report_every=4, apart=apart):
         diagnosis.new(row)
@@ -118,6 +130,29 @@ def run(model, lr: float = 1.0, momentum: float = 0.99, steps: int = 40, apart: 
 
 def test_a_real_run_without_propagation_and_momentum_is_called_collapsed():
     assert run(Unpropagated, momentum=0.0) == ["collapse"]
+
+
+class Unlocated(PixPro):
+    """PixPro whose maps are constant within each image: the mean over its places stands in each of them."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.encoder.register_forward_hook(mean_everywhere)
+
+
+def mean_everywhere(module: torch.nn.Module, args: tuple, embedding: Embedding) -> Embedding:
+    return embedding._replace(maps=tuple(cells.mean((2, 3), keepdim=True).expand_as(cells) for cells in embedding.maps))
+
+
+def test_a_real_run_with_constant_maps_is_called_collapsed_within_images():
+    assert "collapse within images" in run(Unlocated, steps=16)
+
+
+@pytest.mark.parametrize(
+    ("method", "seed"), [(PixPro, 0), (PixPro, 1), (PixPro, 2), (PixContrast, 0), (PixContrast, 1)]
+)
+def test_five_real_runs_that_learn_are_not_accused(method, seed):
+    assert run(method, seed=seed) == []
 
 
 def test_a_real_run_with_a_hundred_times_the_learning_rate_is_called_so():

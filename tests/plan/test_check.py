@@ -84,3 +84,9 @@ def test_published_expectations_at_imagenet_s_size():
     """About 115 positives of 2401 pairs, 3 % of crop pairs without overlap on 500x375 images."""
     share, none = expected_pairs(torch.tensor([375]), torch.tensor([500]), "image", 7, 0.7, 0.08)
     assert share * 2401 == pytest.approx(115, abs=6) and none == pytest.approx(0.03, abs=0.01)
+
+
+def test_the_cells_of_sizes_that_32_does_not_divide_are_those_of_the_maps(tmp_path, capsys):
+    root = pictures.folder(tmp_path / "data", 3)
+    assert main([str(root), "--workers", "0", "--image_size", "80"]) == 0
+    assert "of the 9 x 9 cell pairs" in capsys.readouterr().out

@@ -199,3 +199,11 @@ def test_the_command_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch, c
     for word in ("memory ", "images/s", "12 steps:", "--batch_size 4 --accumulation 1", "positives "):
         assert word in told, json.dumps(told)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_counts_the_cells_of_the_maps(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torchvision.models, "get_model", lambda *args, **options: TinyTrunk())
+    monkeypatch.setenv("PIXPRO_CACHE", str(tmp_path / "cache"))
+    data = folder(tmp_path / "data", 16)
+    assert train.main([*arguments(data, tmp_path / "out", "--plan", "--image_size", "80")]) == 0
+    assert "of the 81 cell pairs of an image" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,27 @@ def test_processes_with_different_settings_say_which(tmp_path):
     text = run.text(0) + run.text(1)
     assert text.count("error: ") == 1 and "process 1 has seed = 7, process 0 has 0" in text
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_with_different_images_say_so(tmp_path):
+    data = pictures(tmp_path / "images")
+    run = Run(arguments(data, tmp_path / "run"), ranks=2, prepare=partial(renamed_image_on_the_second, data))
+    assert run.wait() == [2, 2], run.text(0) + run.text(1)
+    text = run.text(0) + run.text(1)
+    assert text.count("error: ") == 1 and "process 1 has images = 16 with names and sizes" in text
+    assert not (tmp_path / "run").exists()
+
+
+def renamed_image_on_the_second(data: Path) -> None:
+    """Give the process of rank 1 a copy of the images in which one has another name."""
+    import os
+    import shutil
+
+    if os.environ["RANK"] == "1":
+        copy = shutil.copytree(data, data.with_name("copy"))
+        (copy / "001.jpg").rename(copy / "099.jpg")
+        read = train.parse_args
+        train.parse_args = lambda argv: read([*argv, "--data", str(copy)])
 
 
 def other_seed_on_the_second() -> None:

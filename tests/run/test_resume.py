@@ -11,7 +11,7 @@ import pytest
 
 from pixpro.checkpoints import checkpoint
 from pixpro.training.engine import Trainer
-from tests.helpers.runs import EPOCHS, STEPS, Run, arguments, pictures, rows, weights
+from tests.helpers.runs import EPOCHS, IMAGES, STEPS, Run, arguments, pictures, rows, weights
 from tests.helpers.sabotage import die_after_the_last_save, die_before_step, die_while_saving, flip_a_bit
 
 
@@ -89,6 +89,29 @@ def test_other_workers_and_ranks_go_on_with_the_same_images(data, whole, tmp_pat
             assert rows(tmp_path / name)[: STEPS - 4] == rows(whole)[: STEPS - 4]
             losses, expected = ([loss for _, loss, _ in rows(path)[-4:]] for path in (tmp_path / name, whole))
             assert losses == pytest.approx(expected, rel=1e-3)
+
+
+def refused(data: Path, output: Path, *more: str) -> str:
+    """The one line with which a resumed run is refused."""
+    run = Run(arguments(data, output, "--resume", "auto", *more))
+    assert run.wait() == [2] and run.text().count("\n") == 1, run.text()
+    return run.text()
+
+
+def test_a_renamed_image_is_noticed_because_it_shifts_the_others(data, whole, tmp_path):
+    output = shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns(".lock"))
+    other = shutil.copytree(data, tmp_path / "images")
+    (other / "001.jpg").rename(other / "099.jpg")
+    assert f"was trained on {IMAGES} images, this run found {IMAGES}, under other names" in refused(other, output)
+    (other / "099.jpg").rename(other / "001.jpg")
+    resumed(other, output)
+
+
+def test_weight_decay_and_momentum_on_resume_are_those_of_the_command_line(data, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("last*", "0003*", ".lock"))
+    resumed(data, tmp_path / "run", "--weight_decay", "0.5", "--momentum", "0")
+    groups = checkpoint.load(tmp_path / "run" / "last.pth.tar")["optimizer"]["param_groups"]
+    assert [(group["weight_decay"], group["momentum"]) for group in groups] == [(0.5, 0.0), (0.0, 0.0)]
 
 
 def test_a_finished_run_is_left_as_it_is(data, whole, tmp_path):

@@ -38,7 +38,7 @@ def step(case: str, rank: int, world_size: int) -> dict[str, torch.Tensor]:
     wrapped = DistributedDataParallel(core, broadcast_buffers=False) if world_size > 1 else core
     loss = wrapped(view1, view2)
     loss.backward()
-    found = {"loss": distributed.mean_over_processes(loss.detach())}
+    found = {"loss": torch.tensor(distributed.mean_numbers({"loss": loss.detach()}, loss.device)["loss"])}
     found |= {f"grad {name}": p.grad for name, p in core.named_parameters() if p.grad is not None}
     return found | {f"buffer {name}": buffer.clone() for name, buffer in core.named_buffers()}
 
@@ -64,6 +64,12 @@ def all_cases(folder: str) -> int:
     norm = distributed.synchronise_batchnorm(nn.Sequential(nn.BatchNorm2d(5)), process)[0]
     results["bf16"] = normalise(norm, process.rank, process.world_size)
     results["means"] = distributed.mean_numbers(numbers, process.device)
+    results["largest"] = distributed.mean_numbers(numbers, process.device, largest=("wait",))
+    results["agree"] = [distributed.all_agree(answer, process.device) for answer in (True, process.is_main, False)]
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    nn.init.constant_(model.weight, process.rank + 1.0)
+    distributed.copy_from_main(model)
+    results["copied"] = model.state_dict()
     torch.save(results, Path(folder, f"{process.rank}.pt"))
     distributed.leave()
     return 0
@@ -123,3 +129,19 @@ def fail_in_second_rank() -> int:
 
 def test_the_exit_code_of_a_failing_process_comes_back():
     assert distributed.launch(fail_in_second_rank, 2) == 7
+
+
+def test_of_numbers_that_hide_in_a_mean_the_largest_is_told(two_ranks):
+    for found in two_ranks:
+        assert found["largest"] == {"loss": 1.0, "wait": 1.0, "rank": 3.0}
+        assert found["means"]["wait"] == 0.5
+
+
+def test_all_agree_only_when_each_process_says_yes(two_ranks):
+    assert [found["agree"] for found in two_ranks] == [[True, False, False]] * 2
+
+
+def test_a_model_copied_from_the_main_process_is_its_model(two_ranks):
+    for name, tensor in two_ranks[0]["copied"].items():
+        assert torch.equal(tensor, two_ranks[1]["copied"][name])
+    assert (two_ranks[1]["copied"]["weight"] == 1).all()

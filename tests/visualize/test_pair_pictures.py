@@ -136,3 +136,8 @@ def test_pictures_follow_from_the_seed(photo):
     first, again, other = (make_pair(photo, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.views[0].pixels, again.views[0].pixels)
     assert not torch.equal(first.views[0].box, other.views[0].box)
+
+
+def test_a_pair_has_the_cells_of_the_maps_when_32_does_not_divide_its_side(photo):
+    made = make_pair(photo, image_size=80)
+    assert made.cells == 3 and made.positives.shape == (9, 9)

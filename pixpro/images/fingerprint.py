@@ -1,0 +1,31 @@
+"""A list of images -> what tells it from another one: if it is the same, number i is the same image."""
+
+import hashlib
+import random
+from typing import NamedTuple
+
+from pixpro.images import Images
+
+SIZED = 1000  # images whose sizes are compared: asking for all of them would take as long as listing them
+
+
+class ImageSet(NamedTuple):
+    """How many images there are, and a hash over their order, their names and some of their sizes."""
+
+    count: int
+    fingerprint: str
+
+    @classmethod
+    def of(cls, source: Images) -> "ImageSet":
+        """That of a source: its names below its folders and in its archives, wherever these are."""
+        count = len(source)
+        digest = hashlib.sha256()
+        for store in source.stores:
+            for array in store.names.arrays().values():
+                digest.update(array)
+        for index in sorted(random.Random(0).sample(range(count), min(SIZED, count))):
+            digest.update(source.size(index).to_bytes(8, "little", signed=True))
+        return cls(count, digest.hexdigest()[:32])
+
+    def __str__(self) -> str:
+        return f"{self.count} with names and sizes {self.fingerprint[:8]}"
