@@ -97,5 +97,6 @@ def pretrain(scale: Scale, method: str, data, seed: int, folder: Path) -> tuple[
         code = train.main(command)
     if code:
         raise UserError(f"train.py ended with exit code {code}; the same command goes on with it")
-    facts |= {"seconds": round(time.perf_counter() - started), "command": " ".join(command)}
+    settings = command[: command.index("--data")]  # where it lies says nothing to others
+    facts |= {"seconds": round(time.perf_counter() - started), "settings": " ".join(settings)}
     return folder / "last.pth.tar", facts

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from benchmarks.evidence.data import Photographs
 from benchmarks.evidence.trunk import maps_until, trunk_model
 from downstream.probes.frozen_trunk import read_image
-from downstream.probes.labelled import read_mask
-from downstream.probes.mask_scores import cell_labels, count_classes
+from downstream.probes.mask_scores import cell_labels, class_map, count_classes
 from pixpro.checkpoints.checkpoint import save
 from pixpro.data.augment import augment, draw_colour
 from pixpro.data.views import crop_pixels, draw_crop
@@ -73,7 +72,7 @@ def example(file: tuple[Path, int | Path], key: str, size: int, classes: int) ->
     if isinstance(file[1], int):
         return pixels, file[1]
     top, left, h, w = crop
-    mask = read_mask(file[1])[top : top + h, left : left + w]
+    mask = class_map(file[1])[top : top + h, left : left + w]
     shares, counts = cell_labels(mask.flip(1) if flip else mask, size // 8, size // 8, classes)
     return pixels, shares * counts[:, None]
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,9 +14,11 @@ from benchmarks.evidence.data import Photographs
 from downstream.detection.data import loader
 from downstream.probes.mask_scores import count_classes
 from downstream.segmentation.data import TrainCrops, WholeImages, shuffled_batches
+from downstream.segmentation.labels import SegmentationSet
+from downstream.segmentation.miou import scores
 from downstream.segmentation.net import pixel_loss
-from downstream.segmentation.scores import confusion, mean_iou
-from downstream.segmentation.sets import load_voc_masks
+from downstream.segmentation.scores import tested
+from downstream.segmentation.sets import voc_pairs
 from pixpro.data.augment import MEAN, STD
 from pixpro.training.processes import Process
 
@@ -57,8 +58,8 @@ def fine_tuned_iou(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     process = Process(rank=0, world_size=1, local_world_size=1, device=device)
     classes = count_classes(data.masks.train + data.masks.test)
-    images = load_voc_masks(data.root, "trainval", "test", classes)
-    images = replace(images, test=images.test[::every])
+    pairs = voc_pairs(data.root, "trainval"), voc_pairs(data.root, "test")[::every]
+    images = SegmentationSet(*pairs, range(classes), [str(label) for label in range(classes)])
     torch.manual_seed(seed)
     with torch.no_grad():
         channels = trunk.eval().cpu()(torch.zeros(1, 3, 64, 64)).shape[1]
@@ -75,8 +76,8 @@ def fine_tuned_iou(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    scores = mean_iou(confusion(model, WholeImages(images), process=process, workers=0, classes=classes))
-    return {"fine-tuned FCN": scores["mIoU"] / 100, "fine-tuned FCN, pixels": scores["pixel accuracy"] / 100}
+    found = scores(tested(model, WholeImages(images), process=process, workers=0), images.class_names)
+    return {"fine-tuned FCN": found["mIoU"] / 100, "fine-tuned FCN, pixels": found["pixel accuracy"] / 100}
 
 
 def detection_ap(checkpoint: Path | None, arch: str, data: Photographs, *, seed: int, folder: Path) -> dict[str, float]:
@@ -86,5 +87,5 @@ def detection_ap(checkpoint: Path | None, arch: str, data: Photographs, *, seed:
         command = [sys.executable, ROOT / "downstream" / "detect.py", *given, *DETECTION.split()]
         command += ["--output-dir", folder, "--resume", "auto"]
         subprocess.run([str(word) for word in command], check=True)
-    scores = json.loads((folder / "results.json").read_text())["scores"]
-    return {f"detection {name}": scores[name] / 100 for name in ("AP", "AP50")}
+    found = json.loads((folder / "results.json").read_text())["scores"]
+    return {f"detection {name}": found[name] / 100 for name in ("AP", "AP50")}

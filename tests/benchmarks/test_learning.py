@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from benchmarks.evidence import supervised
 from benchmarks.evidence.data import open_photographs
 from benchmarks.evidence.pretrain import METHODS, SCALES, arguments, epochs_of
 from benchmarks.evidence.rows import table
+from benchmarks.evidence.scoring import scores_of
 from benchmarks.evidence.trunk import SMALL, maps_until, small_trunk, trunk_model
 from downstream.probes.frozen_trunk import read_image
 from pixpro.checkpoints.checkpoint import save
@@ -123,6 +125,18 @@ def test_a_crop_of_the_ceiling_keeps_its_mask(tmp_path):
         pixels, shares = supervised.example((tmp_path / "image.png", tmp_path / "mask.png"), f"k{number}", 32, 2)
         red = F.adaptive_avg_pool2d(pixels[0].float()[None] / 255, 4).flatten()
         assert (red - shares[:, 1]).abs().max() < 0.2
+
+
+def test_masks_give_frozen_and_fine_tuned_scores_that_follow_the_seed(tmp_path):
+    data = open_photographs(write_scenes(tmp_path / "scenes", 8, held_out=2), tmp_path / "place")
+    scale = replace(SCALES["cpu"], image_size=64, segmentation=(2, 2, 64, 1))
+    once, again, other = (scores_of(scale, None, data, seed=seed, folder=tmp_path) for seed in (0, 0, 1))
+    assert once == again != other
+    names = {"dense matching", "dense matching by chance", "dense k-NN", "dense linear"}
+    assert set(once) == names | {"fine-tuned FCN", "fine-tuned FCN, pixels"}
+    assert all(0 <= score <= 1 for score in once.values())
+    frozen = scores_of(scale, None, data, seed=0, folder=tmp_path, fine_tune=False)
+    assert frozen == {name: once[name] for name in names}
 
 
 def test_runs_that_have_a_row_are_not_repeated_and_the_table_tells_their_spread(tmp_path, monkeypatch, capsys):
