@@ -1,4 +1,4 @@
-"""Picture files before a training: each is there, has the size that its labels say, and those of the test decode."""
+"""Picture files: their pixels, and before a training their sizes, with complaints that name the file."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
+from torch import Tensor
 
 from pixpro.data.cores import available_cores
 from pixpro.errors import UserError
@@ -14,6 +15,14 @@ from pixpro.images.decoding import FORMATS, BadImage, decode
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+def read_picture(path: Path) -> Tensor:
+    """RGB pixels (3, H, W) uint8, upright; UserError when the file is missing, damaged or no picture."""
+    try:
+        return decode(path.read_bytes())
+    except (BadImage, OSError) as error:
+        raise UserError(f"{path} cannot be read: {error}; repair or remove it") from error
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -31,10 +40,7 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 def decoded_size(path: Path) -> tuple[int, int]:
     """(width, height) of the picture, all of which was decoded; UserError when it is damaged."""
-    try:
-        height, width = decode(path.read_bytes()).shape[1:]
-    except (BadImage, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+    height, width = read_picture(path).shape[1:]
     return width, height
 
 

@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from downstream.common.finished import Finished, load_finished
 from pixpro.command_line import OneLineParser
 from pixpro.errors import UserError
-from pixpro.images.decoding import BadImage, decode
 from pixpro.images.kinds import is_image
 
 Predict = Callable[[argparse.Namespace, Finished, torch.device, list[Path]], Iterator[dict]]
@@ -65,14 +63,6 @@ def image_files(given: list[Path]) -> list[Path]:
         else:
             raise UserError(f"no image {path}; give image files, or folders of them")
     return files
-
-
-def read_image(path: Path) -> Tensor:
-    """(3, H, W) uint8 RGB; UserError for a file that is no image."""
-    try:
-        return decode(path.read_bytes())
-    except (BadImage, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def picture_names(files: list[Path]) -> list[str]:

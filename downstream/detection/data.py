@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from downstream.common.pictures import read_picture
 from downstream.detection.annotated import AnnotatedImage
 from pixpro.errors import UserError
-from pixpro.images.decoding import BadImage, decode
 
 
 class TrainImages(Dataset):
@@ -51,10 +51,7 @@ class ImagesToTest(Dataset):
 
 def read_pixels(image: AnnotatedImage) -> np.ndarray:
     """(H, W, 3) uint8 RGB; UserError when the file is damaged or has another size than its annotation says."""
-    try:
-        pixels = decode(image.path.read_bytes()).permute(1, 2, 0).numpy()
-    except (BadImage, OSError) as error:
-        raise UserError(f"{image.path} cannot be read: {error}") from error
+    pixels = read_picture(image.path).permute(1, 2, 0).numpy()
     if pixels.shape[:2] != (image.height, image.width):
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise UserError(f"{image.path} is {size}, its annotation says {image.width}x{image.height}; repair one of them")

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from downstream.common.finished import Finished
-from downstream.common.predicting import build_parser, picture_names, read_image, run
+from downstream.common.pictures import read_picture
+from downstream.common.predicting import build_parser, picture_names, run
 from downstream.detection.data import as_tensor, resize
 from downstream.detection.drawing import draw_detections
 from downstream.detection.inference import in_pixels
@@ -29,7 +30,7 @@ def predict(args: argparse.Namespace, finished: Finished, device: torch.device, 
     published = RECIPES[finished.settings["layout"]]
     sizes = [finished.settings.get(name) or getattr(published, name) for name in ("test_size", "max_size")]
     for path, name in zip(files, picture_names(files), strict=True):
-        pixels = read_image(path).permute(1, 2, 0).numpy()
+        pixels = read_picture(path).permute(1, 2, 0).numpy()
         height, width = pixels.shape[:2]
         shown = as_tensor(resize(pixels, *sizes))
         (result,) = model([shown.to(device)])

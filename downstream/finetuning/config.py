@@ -88,7 +88,8 @@ def set_length(
     if length != 1 and not iterations and "SOLVER.MAX_ITER" not in given:
         iterations = max(1, round(solver.MAX_ITER * length))
     if iterations:
-        steps = tuple(round(step / solver.MAX_ITER * iterations) for step in solver.STEPS)
+        scaled_steps = {round(step / solver.MAX_ITER * iterations) for step in solver.STEPS}
+        steps = tuple(sorted(step for step in scaled_steps if 0 < step < iterations))  # detectron2 takes no others
         solver.STEPS = solver.STEPS if "SOLVER.STEPS" in given else steps
         solver.WARMUP_ITERS = min(solver.WARMUP_ITERS, iterations // 4)
         yield f"{iterations} iterations instead of {solver.MAX_ITER}, steps {list(solver.STEPS)}"

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from downstream.common.pictures import read_picture
 from pixpro.data.augment import MEAN, STD
 from pixpro.data.cores import available_cores
-from pixpro.errors import UserError
-from pixpro.images.decoding import BadImage, decode
 from pixpro.method.encoder import TRUNK
 
 
@@ -31,14 +30,6 @@ def untrained_trunk(arch: str, seed: int, level: int = 5) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return trunk_only(torchvision.models.get_model(arch, weights=None, zero_init_residual=True), level)
-
-
-def read_image(path: Path) -> Tensor:
-    """Pixels (3, H, W) uint8; UserError that names the file when it is damaged."""
-    try:
-        return decode(path.read_bytes())
-    except (OSError, BadImage) as error:
-        raise UserError(f"{path}: cannot be read ({error}); repair or remove it") from error
 
 
 def normalised(pixels: Tensor) -> Tensor:
@@ -67,7 +58,7 @@ def central_views(paths: Sequence[Path], size: int, batch_size: int = 32) -> Ite
     with ThreadPoolExecutor(available_cores()) as pool:
         for start in range(0, len(paths), batch_size):
             part = paths[start : start + batch_size]
-            yield torch.stack(list(pool.map(lambda path: central_view(read_image(path), size), part)))
+            yield torch.stack(list(pool.map(lambda path: central_view(read_picture(path), size), part)))
 
 
 @torch.no_grad()

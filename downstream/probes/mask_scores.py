@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from downstream.common.pictures import read_picture
 from downstream.probes.classifiers import fit_linear, knn_scores
-from downstream.probes.frozen_trunk import normalised, read_image, resized
+from downstream.probes.frozen_trunk import normalised, resized
 from downstream.segmentation.masks import VOID, read_mask
 from downstream.segmentation.miou import confusion, mean_iou
 from pixpro.errors import UserError
@@ -36,7 +37,7 @@ def class_map(path: Path) -> Tensor:
 @torch.no_grad()
 def image_cells(trunk: nn.Module, path: Path, shorter: int, device: torch.device) -> Tensor:
     """The trunk's map of the whole image (C, h, w); its shorter side is scaled to `shorter`, sides to 32 px."""
-    pixels = read_image(path)
+    pixels = read_picture(path)
     height, width = pixels.shape[1:]
     scale = shorter / min(height, width)
     rows, columns = (max(1, round(side * scale / 32)) for side in (height, width))

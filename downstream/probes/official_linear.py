@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from downstream.common.pictures import read_picture
 from downstream.probes.classifiers import accuracy
-from downstream.probes.frozen_trunk import normalised, pooled_features, read_image
+from downstream.probes.frozen_trunk import normalised, pooled_features
 from downstream.probes.labelled import Labelled
 from pixpro.data.cores import available_cores
 from pixpro.data.views import crop_pixels, draw_crop
@@ -24,7 +25,7 @@ from pixpro.training.schedules import warmup_cosine_lr
 def augmented(item: Labelled, size: int, key: str) -> Tensor:
     """A random crop of the image file, maybe flipped, normalised: (3, size, size)."""
     rng = random.Random(key)
-    image = read_image(item[0])
+    image = read_picture(item[0])
     crop = draw_crop(rng, *image.shape[1:])
     return normalised(crop_pixels(image, crop, rng.random() < 0.5, size).permute(2, 0, 1))
 

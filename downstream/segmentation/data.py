@@ -8,12 +8,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from downstream.common.pictures import read_picture
 from downstream.detection.data import as_tensor
 from downstream.segmentation.labels import SegmentationSet
 from downstream.segmentation.masks import VOID, read_mask
 from downstream.segmentation.sets import MaskedImage
 from pixpro.errors import UserError
-from pixpro.images.decoding import BadImage, decode
 
 PADDING = (124, 116, 104)  # ImageNet's mean colour: zero after normalisation
 
@@ -59,10 +59,7 @@ class WholeImages(Dataset):
 
 def read_pair(pair: MaskedImage, data: SegmentationSet) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (H, W, 3) and classes (H, W), uint8; UserError for damaged files or pairs that do not fit."""
-    try:
-        pixels = decode(pair.image.read_bytes()).permute(1, 2, 0).numpy()
-    except (BadImage, OSError) as error:
-        raise UserError(f"{pair.image} cannot be read: {error}") from error
+    pixels = read_picture(pair.image).permute(1, 2, 0).numpy()
     values = read_mask(pair.mask)
     if values.shape != pixels.shape[:2]:
         raise UserError(f"{pair.mask} is {values.shape[::-1]}, its image {pixels.shape[1::-1]}; expected the same size")

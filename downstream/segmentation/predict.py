@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from downstream.common.finished import Finished
-from downstream.common.predicting import build_parser, picture_names, read_image, run
+from downstream.common.pictures import read_picture
+from downstream.common.predicting import build_parser, picture_names, run
 from downstream.segmentation.options import finished_model, mask_values_of
 from pixpro.scenes.files import voc_palette
 
@@ -27,7 +28,7 @@ def predict(args: argparse.Namespace, finished: Finished, device: torch.device, 
     palette = np.array(voc_palette(), np.uint8).reshape(256, 3)
     (args.output_dir / "masks").mkdir(exist_ok=True)
     for path, name in zip(files, picture_names(files), strict=True):
-        pixels = read_image(path)
+        pixels = read_picture(path)
         predicted = model([pixels.to(device)])[0].argmax(dim=0).cpu().numpy()
         mask = Image.fromarray(values[predicted])
         mask.putpalette(voc_palette())

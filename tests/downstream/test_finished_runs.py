@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -128,7 +129,7 @@ def test_boxes_are_drawn_where_they_are_and_only_above_the_threshold(scenes: Pat
     box = torch.tensor([[10.0, 12.0, 60.0, 50.0], [70.0, 10.0, 90.0, 30.0]]).numpy()
     found = Detections(box, torch.tensor([0.9, 0.2]).numpy(), torch.tensor([1, 2]).numpy())
     drawn = torch.from_numpy(pixels.copy()).int()
-    shown = torch.tensor(list(draw_detections(pixels, found, ["a", "b"], 0.5).getdata())).view(*pixels.shape)
+    shown = torch.from_numpy(np.array(draw_detections(pixels, found, ["a", "b"], 0.5))).int()
     changed = (shown != drawn).any(dim=2)
     assert shown[30, 10].tolist() == [230, 25, 75] and shown[50, 40].tolist() == [230, 25, 75]  # left and lower edge
     assert not changed[30:48, 14:57].any()  # the label is in the upper corner
