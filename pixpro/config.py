@@ -112,6 +112,7 @@ class Config:
         low=1,
         high=100_000,
     )
+    report: bool = setting(False, "write report.html at the end: settings, curves, scores, pictures at both ends")
     log_every: int = setting(20, "steps between lines of metrics", low=1, high=10**9)
     eval_every: int = setting(
         10,

@@ -50,6 +50,8 @@ class Record:
         if self.metrics.first_step == 0:
             self.show(0)
             self.untrained = self.score()
+            if self.untrained:
+                self.metrics.write(0, {"matching": self.untrained.accuracy})
 
     def show(self, step: int) -> None:
         """Put a picture of a few pairs on TensorBoard, if there are any."""

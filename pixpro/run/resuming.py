@@ -17,7 +17,7 @@ FIXED = (
 # What changes where and how fast something is computed, but not what.
 FREE = (
     *("data", "val_data", "demo", "init", "resume", "output_dir", "multiprocessing_distributed", "nproc", "workers"),
-    *("compile", "max_bad", "timeout", "save_every", "keep", "keep_every", "log_every", "eval_every"),
+    *("compile", "max_bad", "timeout", "save_every", "keep", "keep_every", "log_every", "eval_every", "report"),
 )
 
 
