@@ -31,10 +31,10 @@ def untrained(settings: Mapping[str, Any]) -> DenseFeatures:
     """
     with torch.random.fork_rng(devices=[]):
         model = seeded_model(**{name: settings[name] for name in MODEL_SETTINGS if name in settings})
-    if settings.get("init"):
-        initialise(model, settings["init"])
-    checkpoint = checkpoint_from({"model": model.state_dict(), "config": dict(settings), "epoch": 0})
-    return dense_features(checkpoint, "the untrained network")
+        if settings.get("init"):
+            initialise(model, settings["init"])
+        checkpoint = checkpoint_from({"model": model.state_dict(), "config": dict(settings), "epoch": 0})
+        return dense_features(checkpoint, "the untrained network")
 
 
 def both_ends(settings: Mapping[str, Any], checkpoint: Path, images: Sequence[Tensor]) -> dict[str, DenseFeatures]:
