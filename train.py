@@ -27,7 +27,9 @@ from pixpro.data.held_out import open_pairs
 from pixpro.errors import UserError
 from pixpro.images import Images, open_images
 from pixpro.images.fingerprint import ImageSet
-from pixpro.method.model import DensePretraining, PixContrast, PixPro
+from pixpro.method.model import DensePretraining
+from pixpro.method.seeded import MODEL_SETTINGS, seeded_model
+from pixpro.monitor.report import report_line
 from pixpro.monitor.semantics import open_masks
 from pixpro.plan import make_plan
 from pixpro.run.loop import loop
@@ -115,6 +117,8 @@ def train(config: Config, process: Process) -> None:
         with process.together("saving and measuring the result"):
             if record:
                 record.finish(folder)
+    if record and config.report:
+        print(report_line(folder), flush=True)
 
 
 def first_state(config: Config, trainer: Trainer, images: ImageSet, process: Process) -> tuple[Path | None, str]:
@@ -163,12 +167,7 @@ def build_loader(config: Config, source: Images, process: Process) -> Loader:
 
 def build_model(config: Config) -> DensePretraining:
     """The method on its backbone, with weights from the seed."""
-    torch.manual_seed(config.seed)
-    common = handed_on(config, "arch", "hidden_dim", "dim", "threshold", "neck", "levels")
-    common |= handed_on(config, "instance_weight", "instance_loss", "instance_temperature")
-    if config.loss == "pixcontrast":
-        return PixContrast(temperature=config.temperature, **common)
-    return PixPro(num_layers=config.num_linear, sharpness=config.sharpness, **common)
+    return seeded_model(**handed_on(config, *MODEL_SETTINGS))
 
 
 def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Process) -> Trainer:

@@ -4,6 +4,7 @@ check DIR...      what is in a data set, what is bad in it, what the loss will f
 export CKPT OUT   a checkpoint's backbone as a file that other programs read
 compare RUN...    the curves of several runs in one picture
 visualize ...     pictures of pairs and of dense features
+report RUN        one page about a run: settings, curves, scores, pictures of both ends
 """
 
 import importlib
@@ -17,6 +18,7 @@ COMMANDS = {
     "export": "pixpro.checkpoints.export",
     "compare": "pixpro.monitor.compare",
     "visualize": "pixpro.visualize.command",
+    "report": "pixpro.monitor.report",
 }
 
 

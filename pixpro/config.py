@@ -160,6 +160,7 @@ class Config:
         low=1,
         high=100_000,
     )
+    report: bool = setting(RUNS, False, "write report.html at the end: settings, curves, scores, pictures at both ends")
     log_every: int = setting(RUNS, 20, "steps between lines of metrics", low=1, high=10**9)
     eval_every: int = setting(
         RUNS,

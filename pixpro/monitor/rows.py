@@ -16,8 +16,8 @@ LOG = logging.getLogger(__name__)
 class Rows:
     """Appends rows to a file; keeps those that cannot be written and tries again with the next one.
 
-    first_step: rows of later steps are dropped when the file is opened, because the run will write them again;
-    so is a row that a kill cut short. UserError when that cannot be done.
+    first_step: rows of later steps are dropped when the file is opened, because the run will write them again, all of
+    them if it is 0; so is a row that a kill cut short. UserError when that cannot be done.
     """
 
     def __init__(self, path: Path, first_step: int) -> None:
@@ -28,7 +28,8 @@ class Rows:
                 return
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             partial = path.with_name(f".{path.name}.partial")
-            partial.write_text("".join(f"{line}\n" for line in lines if row_step(line) <= first_step))
+            kept = [line for line in lines if first_step and row_step(line) <= first_step]
+            partial.write_text("".join(f"{line}\n" for line in kept))
             sync(partial)
             put_in_place(partial, path)
         except OSError as error:

@@ -19,6 +19,11 @@ class Learned(NamedTuple):
     matching: MatchingScore | None
     semantics: SemanticScore | None
 
+    def numbers(self) -> dict[str, float]:
+        """The scores by the names that they have in metrics.jsonl."""
+        scores = {"matching": self.matching, "cells_named": self.semantics}
+        return {name: score.accuracy for name, score in scores.items() if score}
+
 
 NOTHING = Learned(None, None)
 

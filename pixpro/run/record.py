@@ -53,6 +53,8 @@ class Record:
         if self.metrics.first_step == 0:
             self.show(0)
             self.untrained = self.learned()
+            if numbers := self.untrained.numbers():
+                self.metrics.write(0, numbers)
 
     def show(self, step: int) -> None:
         """Put a picture of a few pairs on TensorBoard, if there are any."""
@@ -111,11 +113,12 @@ class Record:
         elif first < last or not (folder / self.numbered(self.epochs)).exists():
             self.saver.write_now(self.state, PATIENCE_AT_THE_END, self.numbered(self.epochs))
         after = self.learned()
+        numbers = after.numbers()
         # A run that was killed after its last save has not yet been measured.
-        if first < last or (first == last and after.matching and not self.metrics.rows.has(last, "matching")):
+        if first < last or (first == last and any(not self.metrics.rows.has(last, name) for name in numbers)):
             self.show(last)
-            if after.matching:
-                self.metrics.write(last, {"matching": after.matching.accuracy})
+            if numbers:
+                self.metrics.write(last, numbers)
         self.metrics.close()
         self.console.close()
         print(f"\n{self.diagnosis.summary()}")

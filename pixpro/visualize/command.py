@@ -62,14 +62,14 @@ def draw_pairs(args: argparse.Namespace) -> list[Path]:
     """The files written: a PNG for each image, and the page if it was asked for."""
     if args.image_size < 64 or args.image_size > 1024:
         raise UserError(f"--image_size {args.image_size}: give a side of 64 to 1024 pixels, 32 for each cell")
-    cells, cell = cells_along(args.image_size), None
+    network = load_dense_features(args.checkpoint) if args.checkpoint else None
+    cells, cell = network.cells(args.image_size) if network else cells_along(args.image_size), None
     if args.cell is not None:
         row, column = args.cell
         if not (1 <= row <= cells and 1 <= column <= cells):
             raise UserError(f"--cell {row},{column} is not among the {cells} x {cells} cells, counted from 1,1")
         cell = (row - 1) * cells + column - 1
-    network = load_dense_features(args.checkpoint) if args.checkpoint else None
-    options = {"image_size": args.image_size, "seed": args.seed}
+    options = {"image_size": args.image_size, "cells": cells, "seed": args.seed}
     options |= {"distance": args.distance, "threshold": args.threshold}
     pairs = [make_pair(path, **options) for path in args.images]  # all before the first file is written
     sections, written = [], []
@@ -82,7 +82,7 @@ def draw_pairs(args: argparse.Namespace) -> list[Path]:
             written.append(args.out / f"{number:02d}-{safe}.png")
             image.save(written[-1])
             text = pair_summary(pair, busiest_cell(pair.positives) if cell is None else cell)
-            sections.append(Section(str(path), pictures=[Picture(image, text)]))
+            sections.append(Section(str(path), pictures=[[Picture(image, text)]]))
         if args.html:
             written.append(args.out / "pairs.html")
             title = "Pairs of views" if network is None else f"Pairs of views: {network.label}"

@@ -34,13 +34,21 @@ class DenseFeatures:
                 maps["propagated"] = self.propagation(maps["projection"])
         return maps
 
+    def cells(self, image_size: int) -> int:
+        """Cells along a side of a view's map."""
+        return self.stages(torch.zeros(1, 3, image_size, image_size))["trunk"].shape[2]
+
 
 def load_dense_features(path: str | os.PathLike) -> DenseFeatures:
     """The dense features of a checkpoint of any known project; heads that it lacks are left out.
 
     Raises UserError when the file holds no whole backbone or its heads do not fit together.
     """
-    checkpoint = read_checkpoint(path)
+    return dense_features(read_checkpoint(path), str(path))
+
+
+def dense_features(checkpoint: Checkpoint, path: str) -> DenseFeatures:
+    """The same of a checkpoint that was read from a path."""
     whole = backbone(checkpoint.trunk(), checkpoint.arch)
     trunk = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in TRUNK))
     channels = whole.layer4[-1].bn2.num_features if checkpoint.arch in ("resnet18", "resnet34") else 2048

@@ -36,11 +36,14 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A part of the page; what is empty is left out. folded: the table shows when the reader asks for it."""
+    """A part of the page; what is empty is left out. folded: the table shows when the reader asks for it.
+
+    pictures: rows of them, which break where the page is narrow.
+    """
 
     title: str
     texts: Sequence[str] = ()
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[Sequence[Picture]] = ()
     table: Table | None = None
     code: Sequence[str] = ()
     folded: bool = False

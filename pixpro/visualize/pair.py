@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,30 +39,42 @@ def busiest_cell(positives: np.ndarray) -> int:
     return int(np.lexsort((np.hypot(row - middle, column - middle), -positives.sum(1)))[0])
 
 
-def make_pair(
-    path: str | Path, *, image_size: int = 224, seed: int = 0, distance: Distance = "image", threshold: float = 0.7
-) -> Pair:
-    """Two views of the image file by the training recipe, drawn from the seed and the file's name alone.
-
-    Raises UserError for a file that is missing or not an image.
-    """
+def make_pair(path: str | Path, **options: Any) -> Pair:
+    """The `pair_of` an image file and its name. Raises UserError for a file that is missing or not an image."""
     path = Path(path)
     try:
         image = decode(path.read_bytes())
     except (OSError, BadImage) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: cannot be read as an image ({reason})") from error
+    return pair_of(image, path.name, **options)
+
+
+def pair_of(
+    image: Tensor,
+    name: str,
+    *,
+    image_size: int = 224,
+    cells: int | None = None,
+    seed: int = 0,
+    distance: Distance = "image",
+    threshold: float = 0.7,
+) -> Pair:
+    """Two views of the image (3, H, W) uint8 by the training recipe, drawn from the seed and a name alone.
+
+    cells: along a side of a view's feature map; one for 32 pixels unless given.
+    """
     height, width = image.shape[1:]
     views, edges = [], []
     for role in (0, 1):
-        rng = random.Random(f"pair {seed} {path.name} {role}")
+        rng = random.Random(f"pair {seed} {name} {role}")
         crop, flip = draw_crop(rng, height, width), rng.random() < 0.5
         pixels = crop_pixels(image, crop, flip, image_size).permute(2, 0, 1)[None]
         colour = torch.tensor([draw_colour(rng, role)], dtype=torch.float32)
         views.append(View(augment(pixels, colour), torch.tensor([crop_box(crop, height, width, flip, distance)])))
         # `pixel` boxes count from the centre of the first pixel; drawings count from its edge
         edges.append(torch.tensor([crop_box(crop, height, width, flip, "pixel")]) + 0.5)
-    cells = cells_along(image_size)
+    cells = cells or cells_along(image_size)
     positives = positive_pairs(views[0].box, views[1].box, cells, threshold)[0].numpy()
     return Pair(image.permute(1, 2, 0).numpy(), (views[0], views[1]), (edges[0], edges[1]), cells, positives)
 

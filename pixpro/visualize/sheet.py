@@ -47,7 +47,7 @@ def sheet(
             texts.extend((x, y + (n + 0.75) * height, line, size, colour) for n, line in enumerate(lines))
             return height * len(lines)
 
-        y = 1.5 * GAP + write(heading, GAP, GAP, width - 2 * GAP, 12)
+        y = GAP + write(heading, GAP, GAP, width - 2 * GAP, 12) + GAP / 2 * bool(heading)
         for row in rows:
             shares = [float(np.clip(panel.aspect, NARROWEST, WIDEST)) for panel in row]
             height = min(tallest, (width - GAP * (len(row) + 1)) / sum(shares))

@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
 def page(name: str) -> str:
     picture, table = Picture(Image.new("RGB", (1, 1)), name), Table([name], [[name]])
-    return html_page(name, name, [Section(name, [name], [picture], table, [name])] * 2, name)
+    return html_page(name, name, [Section(name, [name], [[picture]], table, [name])] * 2, name)
 
 
 @settings(max_examples=100, deadline=None)

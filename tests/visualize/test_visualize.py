@@ -75,7 +75,7 @@ def test_the_page_holds_everything_and_names_cannot_add_markup(tmp_path, photo):
 
 
 def test_names_that_are_not_unicode_do_not_stop_the_page():
-    section = Section("bad \udcff name", pictures=[Picture(Image.new("RGB", (4, 4)), "text")])
+    section = Section("bad \udcff name", pictures=[[Picture(Image.new("RGB", (4, 4)), "text")]])
     assert "bad \\udcff name" in page("t", "x", [section], "a test").encode().decode()
 
 
