@@ -37,7 +37,9 @@ def normalise(features: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, vari
     """weight x (features - mean) / sqrt(variance + eps) + bias."""
     if torch.compiler.is_compiling():
         scale = weight * torch.rsqrt(variance + eps)
-        return _by_channel(features, len(mean), scale, bias - mean * scale)
+        return (features.to(scale.dtype) * _each(scale, features) + _each(bias - mean * scale, features)).to(
+            features.dtype
+        )
     if len(mean) == 1:
         return torch.batch_norm(features, weight, bias, mean[0], variance[0], False, 0.0, eps, False)
     out = torch.empty_like(features)
@@ -96,9 +98,8 @@ def input_gradient(
         scale = weight * inverse
         slope = -scale * inverse * means[1]
         offset = -scale * means[0] - slope * mean
-        direct = gradient.to(mean.dtype).unflatten(0, (len(mean), -1)) * _wide(scale)
-        through = features.to(mean.dtype).unflatten(0, (len(mean), -1)) * _wide(slope) + _wide(offset)
-        return (direct + through).flatten(0, 1).to(features.dtype)
+        through = features.to(mean.dtype) * _each(slope, features) + _each(offset, features)
+        return (gradient.to(mean.dtype) * _each(scale, features) + through).to(features.dtype)
     views = zip(gradient.chunk(len(mean)), features.chunk(len(mean)), mean, inverse, *means, strict=True)
     found = [_input_gradient(each, view, weight, *of_view) for each, view, *of_view in views]
     return found[0] if len(found) == 1 else torch.cat(found)
@@ -119,10 +120,11 @@ def _input_gradient(
     return direct.sub_(torch.batch_norm(view, slope, scale * of_bias, mean, one, False, 0.0, 0.0, False))
 
 
-def _by_channel(features: Tensor, views: int, scale: Tensor, offset: Tensor) -> Tensor:
-    """features x scale + offset, both (V, C), in the features' type."""
-    apart = features.to(scale.dtype).unflatten(0, (views, -1))
-    return (apart * _wide(scale) + _wide(offset)).flatten(0, 1).to(features.dtype)
+def _each(of_views: Tensor, features: Tensor) -> Tensor:
+    """(V, C) -> (V x B, C, 1, 1): the numbers of its view for each image."""
+    views, channels = of_views.shape
+    images = features.shape[0] // views
+    return of_views[:, None].expand(views, images, channels).reshape(-1, channels, 1, 1)
 
 
 def _wide(of_views: Tensor) -> Tensor:

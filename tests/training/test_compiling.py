@@ -106,20 +106,20 @@ def test_synchronised_encoders_compile_once_and_for_all(two_processes_of_which_o
 def test_an_encoder_of_several_graphs_runs_as_before_and_the_reason_is_told():
     class Fragmented(torch.nn.Module):
         def forward(self, features: torch.Tensor) -> torch.Tensor:
-            return features * float(features.sum() > 0)  # the host has to know
+            torch._dynamo.graph_break()
+            return features
 
     plain, model = small_model(), small_model()
     for each in (plain, model):
         each.encoder.relu = Fragmented()
     reason = compile_encoders(model, IMAGES, SIDE, backend="aot_eager")
-    assert "Unsupported" in reason or "break" in reason.lower()
+    assert "graph_break" in reason and "\n" not in reason
     torch.testing.assert_close(loss_and_gradients(model), loss_and_gradients(plain), rtol=0, atol=0)
 
 
-def test_what_fails_in_another_process_is_not_compiled_here_either_and_nothing_was_exchanged():
+def test_what_fails_in_another_process_is_not_compiled_here_either():
     plain, model = small_model(), small_model()
-    stages, ran = [], []
-    model.encoder.projector.register_forward_hook(lambda *_: ran.append("eager"))
+    stages = []
 
     def elsewhere(stage: str, reason: str) -> str:
         stages.append((stage, reason))
