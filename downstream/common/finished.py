@@ -21,6 +21,11 @@ class Finished:
     settings: dict[str, Any]
     state: dict[str, Tensor]
 
+    def number(self, name: str) -> int | None:
+        """A whole number above zero among the settings; None when it was not given."""
+        value = self.settings.get(name)
+        return value if isinstance(value, int) and value > 0 else None
+
     def load_into(self, model: nn.Module) -> None:
         """Give a model of the same kind these weights; UserError when it is of another kind."""
         try:

@@ -87,7 +87,7 @@ def check(args: argparse.Namespace) -> list[str]:
         finished = load_finished(Path(args.weights), args.program)
         args.backbone, args.classes = finished.arch, finished.class_names
         for name in SIZES:
-            setattr(args, name, getattr(args, name) or finished.settings.get(name))
+            setattr(args, name, getattr(args, name) or finished.number(name))
     splits = default_splits(args.data, args.layout, args.train_split, args.test_split)
     args.train_split, args.test_split, notes = splits
     data = detection_set(args)
@@ -110,7 +110,7 @@ def build_model(args: argparse.Namespace) -> Detector:
 
 def finished_model(finished: Finished, **counts: int) -> Detector:
     """The detector of a finished run; counts: as Detector takes them, else those of its run."""
-    proposals = finished.settings.get("test_proposals")
+    proposals = finished.number("test_proposals")
     counts = counts or ({"test_proposals": proposals} if proposals else {})
     model = Detector(random_trunk(finished.arch), len(finished.class_names), **counts)
     finished.load_into(model)

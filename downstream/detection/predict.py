@@ -27,8 +27,8 @@ def main(argv: list[str]) -> int:
 def predict(args: argparse.Namespace, finished: Finished, device: torch.device, files: list[Path]) -> Iterator[dict]:
     """A record of the objects in each image, at the size at which the run was tested; its picture is written."""
     model = finished_model(finished).to(device).eval()
-    published = RECIPES[finished.settings["layout"]]
-    sizes = [finished.settings.get(name) or getattr(published, name) for name in ("test_size", "max_size")]
+    published = RECIPES["voc"]  # COCO is tested at the same sizes
+    sizes = [finished.number(name) or getattr(published, name) for name in ("test_size", "max_size")]
     for path, name in zip(files, picture_names(files), strict=True):
         pixels = read_picture(path).permute(1, 2, 0).numpy()
         height, width = pixels.shape[:2]
