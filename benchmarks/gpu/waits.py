@@ -24,7 +24,8 @@ from pixpro.data import Batch
 from pixpro.data.augment import draw_colour
 from pixpro.data.views import View
 from pixpro.training import engine
-from pixpro.training.engine import Trainer, amp_dtype
+from pixpro.training.engine import Trainer
+from pixpro.training.half_precision import amp_dtype
 from pixpro.training.optim import make_optimizer
 from pixpro.training.sync_batchnorm import BatchNorm
 
