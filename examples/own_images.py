@@ -18,7 +18,6 @@ from PIL import Image
 from torch import nn
 
 import pixpro
-from pixpro.__main__ import COMMANDS
 from pixpro.method.trunks import OneMap
 from pixpro.scenes import CLASSES, sample_scenes
 
@@ -79,8 +78,7 @@ run(TRAIN, *SETTINGS, "--resume", "auto")
 # for similar.
 
 # %%
-if "report" in COMMANDS:
-    run("-m", "pixpro", "report", RUN)
+run("-m", "pixpro", "report", RUN)
 held_out = sorted((SCENES / "held_out").glob("*.jpg"))
 run("-m", "pixpro", "visualize", held_out[0], "--checkpoint", RUN / "last.pth.tar", "--out", RUN / "pictures")
 print(*sorted(path.name for path in (RUN / "pictures").iterdir()))
