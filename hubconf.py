@@ -11,7 +11,7 @@ from pixpro.checkpoints.backbone import load_backbone  # noqa: E402
 
 
 def backbone(checkpoint: str, arch: str | None = None) -> nn.Module:
-    """The torchvision model with the checkpoint's trunk, `fc` an identity; any arch, any known project."""
+    """The torchvision or timm model with the checkpoint's trunk and no classifier; any arch, any known project."""
     return load_backbone(checkpoint, arch)
 
 

@@ -2,6 +2,7 @@
 # Makes .venv beside this file and activates it: `source install_packages.sh [OPTION]` from bash or zsh, in any folder.
 #   --no-detectron2   leave out detectron2, which only downstream/train_*.py needs
 #   --detectron2      try again to get detectron2 after it was left out or out of reach
+#   --timm            add timm, for backbones named timm/...
 #   --help            show this text and do nothing
 # PYTHON=PATH names the Python (3.11 or newer) to build .venv with, DETECTRON2_SOURCE=DIR a local detectron2 tree.
 # `bash install_packages.sh` does the same without activating. A second call only checks and activates.
@@ -226,15 +227,23 @@ add_detectron2() { # on the path of .venv, not compiled: C4 and FPN take their o
     rm -f "$left_out"
 }
 
+add_timm() { # with what reads the Hugging Face hub
+    "$venv/bin/python" -I -c 'import huggingface_hub, timm' >/dev/null 2>&1 && return 0
+    say "adding timm, with the few packages it needs"
+    : >"$log"
+    pip install --quiet -e ".[timm]" || fail "pip could not install timm: $(last_error) (details: $log)"
+}
+
 main() {
-    local option want=auto
+    local option want=auto want_timm=no
     detectron2_source=""
     for option in "$@"; do
         case $option in
         --detectron2) want=yes ;;
         --no-detectron2) want=no ;;
+        --timm) want_timm=yes ;;
         -h | --help) usage; exit 0 ;;
-        *) fail "unknown option '$option'; the options are --no-detectron2, --detectron2 and --help" ;;
+        *) fail "unknown option '$option'; the options are --no-detectron2, --detectron2, --timm and --help" ;;
         esac
     done
     if [ -n "${DETECTRON2_SOURCE:-}" ] && [ $want != no ]; then
@@ -245,6 +254,7 @@ main() {
     cd "$folder" || exit 1
     is_installed || { lock && { is_installed || install; }; }
 
+    if [ $want_timm = yes ]; then add_timm; fi
     path_file=$(echo "$venv"/lib/python3*/site-packages)/detectron2-source.pth
     if ! has_detectron2; then
         if [ $want = no ]; then

@@ -29,6 +29,7 @@ from pixpro.images import Images, open_images
 from pixpro.images.fingerprint import ImageSet
 from pixpro.method.model import DensePretraining
 from pixpro.method.seeded import MODEL_SETTINGS, seeded_model
+from pixpro.method.trunks import libraries
 from pixpro.monitor.report import report_line
 from pixpro.monitor.semantics import open_masks
 from pixpro.plan import make_plan
@@ -47,6 +48,7 @@ from pixpro.training.half_precision import amp_dtype, computes, emulation
 from pixpro.training.loading import loader_for, require_statistics
 from pixpro.training.machine import choose_kernels, keep_freed_memory
 from pixpro.training.optim import make_optimizer
+from pixpro.training.pairing import pairing_warnings
 from pixpro.training.processes import Process
 from pixpro.training.stopping import StopRequest
 from pixpro.training.watchdog import Watchdog
@@ -167,7 +169,7 @@ def build_loader(config: Config, source: Images, process: Process) -> Loader:
 
 def build_model(config: Config) -> DensePretraining:
     """The method on its backbone, with weights from the seed."""
-    return seeded_model(**handed_on(config, *MODEL_SETTINGS))
+    return seeded_model(**handed_on(config, *MODEL_SETTINGS), drop_path=config.drop_path)
 
 
 def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Process) -> Trainer:
@@ -177,6 +179,9 @@ def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Pr
     peak = schedules.scaled_lr(config.lr_base, config.batch_size, config.lr_rule)
     bf16 = distributed.all_agree(computes(torch.bfloat16, process.device), process.device)
     optimizer = make_optimizer(config.optimizer, model, lr=peak, **handed_on(config, "momentum", "weight_decay"))
+    if process.is_main:
+        for warning in pairing_warnings(model.encoder, config.arch, config.optimizer, config.lr_base):
+            print(f"warning: {warning}", flush=True)
     return Trainer(
         model,
         optimizer,
@@ -194,6 +199,7 @@ def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Pr
         ),
         amp_dtype=amp_dtype(config.amp, process.device, bf16=bf16),
         accumulation=config.accumulation,
+        seed=f"{config.seed} {process.rank}" if config.drop_path else None,
         distributed=process.world_size > 1,
     )
 
@@ -216,6 +222,7 @@ def build_record(
             "images": images.count,
             "images_fingerprint": images.fingerprint,
             "config": dataclasses.asdict(config),
+            "libraries": libraries(config.arch),
         },
         from_last=from_last,
         agreement=config.loss == "pixpro" and config.instance_weight == 0,

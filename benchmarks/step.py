@@ -26,7 +26,7 @@ from benchmarks.steps.limits import largest_rows, profile_lines
 from benchmarks.steps.memory import peak_in_child, peak_of_steps
 from benchmarks.steps.rounds import Row, measure, table
 from benchmarks.steps.turns import Apart, Here, attempt
-from pixpro.method.encoder import ARCHS
+from pixpro.method.trunks import ARCHS
 from pixpro.training.half_precision import amp_dtype
 
 VARIANTS = ("together", "compiled_together", "compiled_graphs")  # of ours, measured when they are named

@@ -9,9 +9,11 @@ from typing import Any
 from pixpro.checkpoints.saver import Interval
 from pixpro.command_line import OnResume, build_parser, setting
 from pixpro.errors import UserError
-from pixpro.method.encoder import ARCHS, NECKS
+from pixpro.method.encoder import NECKS, check_settings
 from pixpro.method.instance import INSTANCE_LOSSES
 from pixpro.method.neck import LEVELS
+from pixpro.method.timm_models import MAPS, is_timm
+from pixpro.method.trunks import CHOICES, map_shapes
 from pixpro.scenes import sample_scenes
 
 REFUSED, TRAINS, RUNS, UNUSED = OnResume  # what another value does when a run is resumed: each setting says it first
@@ -44,7 +46,19 @@ class Config:
     )
     # Method
     loss: str = setting(REFUSED, "pixpro", "which method to train", choices=("pixpro", "pixcontrast"))
-    arch: str = setting(REFUSED, "resnet50", "backbone", choices=ARCHS)
+    arch: str = setting(
+        REFUSED, "resnet50", "backbone: torchvision's, or timm/NAME of the package timm", choices=CHOICES
+    )
+    drop_path: float = setting(
+        TRAINS,
+        0.0,
+        "share of residual branches left out at random in training, for backbones of timm",
+        low=0,
+        high=0.9,
+    )
+    cells: str = setting(
+        RUNS, "", "the backbone's map that the loss sees, of stride 4 to 32: short for --neck stage and its level", MAPS
+    )
     neck: str = setting(
         REFUSED,
         "none",
@@ -88,7 +102,7 @@ class Config:
     init: str = setting(
         UNUSED,
         "",
-        "weights to start from: a checkpoint of any known project, or imagenet (supervised weights)",
+        "weights to start from: a checkpoint of any known project, imagenet (supervised, of torchvision), or timm",
         own=True,
     )
     # Optimisation
@@ -210,17 +224,36 @@ def recipe_line(config: Config) -> str:
     return f"recipe {config.recipe}: {' '.join(flags)}\n"
 
 
+def with_cells(config: Config) -> Config:
+    """The configuration with --cells as the settings that it is short for."""
+    if not config.cells:
+        return config
+    if config.neck == "fpn":
+        raise UserError(f"--cells {config.cells} --neck fpn: with a pyramid, --levels chooses the maps of the loss")
+    if config.cells == MAPS[-1]:
+        return dataclasses.replace(config, cells="", neck="none")
+    return dataclasses.replace(config, cells="", neck="stage", levels=[int(config.cells[1:])])
+
+
 def settle(config: Config) -> Config:
     """The configuration with its open ends filled in; UserError when it makes no sense. Nothing is written."""
     Interval.parse(config.save_every)
+    config = with_cells(config)
     if config.neck == "stage" and len(set(config.levels)) != 1:
         given = " ".join(map(str, config.levels))
         raise UserError(f"--neck stage --levels {given}: expected one level, such as --levels 3 (8 pixels a cell)")
     if config.demo:
         scenes = sample_scenes()
         config = dataclasses.replace(config, data=[str(scenes / "train")], val_data=[str(scenes / "held_out")])
+    try:
+        check_settings(config.arch, config.neck, config.levels, config.drop_path)
+        if is_timm(config.arch):
+            map_shapes(config.arch, config.image_size)
+    except ValueError as error:
+        raise UserError(f"--arch {config.arch}: {error}") from None
+    arch = config.arch.replace("/", "_")
     # Without the epochs: a run that is resumed with more of them finds its folder.
-    name = f"demo_{config.loss}" if config.demo else f"{config.loss}_{config.arch}"
+    name = f"demo_{config.loss}" if config.demo else f"{config.loss}_{arch}"
     return dataclasses.replace(config, output_dir=config.output_dir or str(Path("output", name)))
 
 

@@ -22,8 +22,8 @@ from benchmarks.steps.contenders import CONTENDERS, Case, make_case
 from benchmarks.steps.contenders.case import LR, MOMENTUM, WEIGHT_DECAY
 from benchmarks.steps.contenders.official import LARSOneByOne, move_each
 from benchmarks.steps.turns import timed_step
-from pixpro.method.encoder import ARCHS
 from pixpro.method.model import PixPro
+from pixpro.method.trunks import ARCHS
 from pixpro.training.half_precision import amp_dtype
 from pixpro.training.machine import keep_freed_memory
 from pixpro.training.optim import make_optimizer

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pixpro.checkpoints import checkpoint
 from pixpro.errors import UserError
-from pixpro.method.encoder import ARCHS
+from pixpro.method.trunks import CHOICES
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,6 @@ def load_finished(path: Path, program: str) -> Finished:
     if not isinstance(settings, dict) or settings.get("program") != program:
         raise UserError(f"{path} was not made by {program}; expected the {checkpoint.LAST} in its output folder")
     arch, names = settings.get("backbone"), settings.get("class_names")
-    if arch not in ARCHS or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if arch not in CHOICES or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path} does not say which backbone and classes it has; expected a checkpoint of {program}")
     return Finished(path, arch, names, settings, state["model"])

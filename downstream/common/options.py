@@ -5,7 +5,7 @@ from pathlib import Path
 
 from downstream.common.class_file import class_names
 from pixpro.command_line import OneLineParser
-from pixpro.method.encoder import ARCHS
+from pixpro.method.trunks import CHOICES
 
 
 def build_parser(prog: str, manual: str, layouts: tuple[str, ...]) -> OneLineParser:
@@ -16,7 +16,7 @@ def build_parser(prog: str, manual: str, layouts: tuple[str, ...]) -> OneLinePar
     parser.add_argument("--weights", required=True, help="checkpoint with the trunk, or `none`: a trunk at random")
     parser.add_argument("--eval-only", action="store_true", help="test only; --weights is the checkpoint of a run")
     parser.add_argument("--classes", type=class_names, help="text file with the classes to use, a name on each line")
-    parser.add_argument("--arch", choices=ARCHS, help="backbone; default: the checkpoint's, resnet50 with none")
+    parser.add_argument("--arch", choices=CHOICES, help="backbone; default: the checkpoint's, resnet50 with none")
     parser.add_argument("--output-dir", type=Path, help="where everything is written; default: output/NAME")
     parser.add_argument("--resume", default="", help="checkpoint to go on from, or auto: the one in the output folder")
     parser.add_argument("--batch-size", type=positive, default=16, help="images per iteration, over all processes")

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from pixpro.checkpoints import checkpoint
 from pixpro.checkpoints.backbone import load_backbone
 from pixpro.checkpoints.convert import read_checkpoint
+from pixpro.checkpoints.model_folder import HUB
 from pixpro.data.cores import share_cores
 from pixpro.errors import UserError, printable
+from pixpro.method.trunks import new_backbone
 from pixpro.training.distributed import Process, join, launch, leave
 
 # Settings that may differ between a run and its continuation: they do not change its numbers, except that another
@@ -74,22 +75,25 @@ def complain(error: UserError) -> int:
 
 
 def load_trunk(weights: str, arch: str | None) -> nn.Module:
-    """The torchvision model with the checkpoint's trunk, or for `none` one as pre-training starts from."""
+    """The torchvision or timm model with the checkpoint's trunk, or for `none` one as pre-training starts from."""
     if weights == "none":
         return random_trunk(arch or "resnet50")
-    if not Path(weights).is_file():
+    if not weights.startswith(HUB) and not Path(weights).exists():
         raise UserError(f"no checkpoint {weights}; give a file, or `none` for a trunk at random")
     return load_backbone(weights, arch)
 
 
 def random_trunk(arch: str) -> nn.Module:
-    """The torchvision model as pre-training starts from."""
-    return torchvision.models.get_model(arch, weights=None, zero_init_residual=True)
+    """The torchvision or timm model as pre-training starts from."""
+    try:
+        return new_backbone(arch)
+    except ValueError as error:
+        raise UserError(f"--arch {arch}: {error}") from None
 
 
 def trunk_arch(weights: str, arch: str | None) -> str:
     """The name of the model that `load_trunk` gives."""
-    return (arch or "resnet50") if weights == "none" else read_checkpoint(weights).arch
+    return (arch or "resnet50") if weights == "none" else read_checkpoint(weights, arch).arch
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -31,7 +31,10 @@ def convert(state_dict: dict[str, Tensor], arch: str) -> Conversion:
     Raises UserError if one of them is incomplete, has foreign tensors or shapes, or is not finite.
     """
     if arch not in SHAPES:
-        raise UserError(f"detectron2's ResNet cannot hold a {arch}; it can hold {', '.join(SHAPES)}")
+        raise UserError(
+            f"detectron2's ResNet cannot hold a {arch} ({', '.join(SHAPES)} it can); "
+            "detect.py and segment.py fine-tune other backbones"
+        )
     trunk = trunk_of(state_dict)
     check_trunk(trunk, arch)
     neck = {key.removeprefix(NECK): tensor for key, tensor in state_dict.items() if key.startswith(NECK)}

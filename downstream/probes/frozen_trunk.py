@@ -7,29 +7,31 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
+from torchvision.models import ResNet
 
 from downstream.common.pictures import read_picture
 from pixpro.data.augment import MEAN, STD
 from pixpro.data.cores import available_cores
-from pixpro.method.encoder import TRUNK
+from pixpro.method.trunks import TRUNK, OneMap, new_backbone
 
 
-def trunk_only(model: nn.Module, level: int = 5) -> nn.Sequential:
-    """A torchvision ResNet's map of one level alone: (B, 3, H, W) -> (B, C, H / 2^level, W / 2^level), level 2 to 5.
+def trunk_only(model: nn.Module, level: int = 5) -> nn.Module:
+    """A backbone's map of one level alone: (B, 3, H, W) -> (B, C, H / 2^level, W / 2^level), level 2 to 5.
 
     Frozen, in evaluation mode.
     """
+    if not isinstance(model, ResNet):
+        return OneMap(model, f"c{level}").eval().requires_grad_(False)
     names = [name for name in TRUNK if not name.startswith("layer") or int(name[-1]) < level]
     return nn.Sequential(OrderedDict((name, getattr(model, name)) for name in names)).eval().requires_grad_(False)
 
 
-def untrained_trunk(arch: str, seed: int, level: int = 5) -> nn.Sequential:
+def untrained_trunk(arch: str, seed: int, level: int = 5) -> nn.Module:
     """A trunk as pre-training starts from, its weights drawn from the seed; torch's generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return trunk_only(torchvision.models.get_model(arch, weights=None, zero_init_residual=True), level)
+        return trunk_only(new_backbone(arch), level)
 
 
 def normalised(pixels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The segmentation network: any torchvision ResNet trunk -> FCN with stride 16, the field's transfer test (MoCo's)."""
+"""The segmentation network: any backbone -> FCN with stride 16, the field's transfer test (MoCo's)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,20 +8,26 @@ from torchvision.models import ResNet
 from downstream.detection.detector import PIXEL_MEAN, PIXEL_STD
 from downstream.segmentation.masks import VOID
 from pixpro.errors import UserError
+from pixpro.method.trunks import Pyramid
 
 
 class FCN(nn.Module):
     """Images -> scores per pixel; in training images + masks -> the loss."""
 
-    def __init__(self, trunk: ResNet, num_classes: int) -> None:
-        """trunk: its layer4 is dilated in place, its fc dropped; num_classes: the background, where it is one, too."""
+    def __init__(self, trunk: nn.Module, num_classes: int) -> None:
+        """trunk: what `load_backbone` gives; a ResNet's layer4 is dilated in place, what follows its maps is dropped.
+
+        num_classes: the background, where it is one, too.
+        """
         super().__init__()
-        if not isinstance(trunk, ResNet):
-            raise UserError(f"the backbone is a {type(trunk).__name__}, this FCN needs a torchvision ResNet (--arch)")
-        dilate(trunk.layer4)
-        stem = (trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool)
-        self.backbone = nn.Sequential(*stem, trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4)
-        channels = [m for m in trunk.layer4.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
+        if isinstance(trunk, ResNet):
+            dilate(trunk.layer4)
+            stem = (trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool)
+            self.backbone = nn.Sequential(*stem, trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4)
+            channels = [m for m in trunk.layer4.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
+        else:
+            self.backbone = LastTwoMaps(trunk)
+            channels = self.backbone.channels
         self.head = nn.Sequential(*conv_norm(channels, 256), *conv_norm(256, 256), nn.Conv2d(256, num_classes, 1))
         for module in self.head.modules():
             if isinstance(module, nn.Conv2d):
@@ -41,6 +47,23 @@ class FCN(nn.Module):
         if not self.training:
             return scores
         return {"loss_pixels": pixel_loss(scores, torch.stack([target["mask"] for target in targets]))}
+
+
+class LastTwoMaps(nn.Module):
+    """A backbone that cannot be dilated as a map of stride 16: c4, and c5 enlarged to its size, one on the other."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        try:
+            self.pyramid = Pyramid(trunk)
+        except ValueError as error:
+            raise UserError(f"the FCN needs a backbone with maps of stride 16 and 32: {error} (--arch)") from None
+        self.channels = sum(self.pyramid.channels[-2:])
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.pyramid(images)
+        coarse = F.interpolate(maps["c5"], maps["c4"].shape[2:], mode="bilinear", align_corners=False)
+        return torch.cat((maps["c4"], coarse), dim=1)
 
 
 def pixel_loss(scores: Tensor, masks: Tensor) -> Tensor:

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from pixpro.checkpoints.layouts import layout_of, rename
+from pixpro.checkpoints.model_folder import folder_of, read_folder
 from pixpro.checkpoints.safe_load import load_untrusted, one_line
-from pixpro.checkpoints.trunk import arch_of, check_finite, trunk_of
+from pixpro.checkpoints.trunk import TIMM_TRUNK, arch_of, check_finite, trunk_of, trunk_shapes
 from pixpro.errors import UserError
+from pixpro.method.timm_models import MAPS, is_timm
+from pixpro.method.trunks import timm_tensors
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Checkpoint:
     """A checkpoint of any known project, under our names; its backbone is whole and finite."""
 
     state_dict: dict[str, Tensor]
-    arch: str  # torchvision's name, from the tensors' shapes
+    arch: str  # torchvision's name, from the tensors' shapes, or timm/NAME
     writer: str
     method: str  # "pixpro", "pixcontrast", "moco", ...; "unknown" where the file does not say
     epoch: int | None  # epochs trained
@@ -38,8 +41,16 @@ class Checkpoint:
     left: tuple[str, ...]
 
     def trunk(self) -> dict[str, Tensor]:
-        """The online encoder's trunk under torchvision's names."""
+        """The online encoder's trunk under the names of torchvision or timm."""
         return trunk_of(self.state_dict)
+
+    @property
+    def trained_up_to(self) -> str:
+        """The last of the backbone's maps c2 to c5 that was trained: c5, or what a run on one of its stages saw."""
+        said, levels = self.config.get("trained_up_to"), self.config.get("levels")
+        if self.config.get("neck") == "stage" and isinstance(levels, list) and levels:
+            said = f"c{levels[0]}"
+        return said if said in MAPS else MAPS[-1]
 
 
 def convert(state_dict: dict[str, Tensor]) -> Conversion:
@@ -69,6 +80,23 @@ def convert(state_dict: dict[str, Tensor]) -> Conversion:
     return Conversion(renamed, layout.writer, layout.method, tuple(left), added)
 
 
+def convert_timm(state_dict: dict[str, Tensor], arch: str) -> Conversion:
+    """The same for weights of a backbone of timm, be they a run's or the backbone's alone, under timm's names."""
+    below = f"encoder.{TIMM_TRUNK}"
+    if any(isinstance(name, str) and without_wrappers(name).startswith(below) for name in state_dict):
+        return convert(state_dict)
+    trunk_shapes(arch)  # is there such a model
+    known = timm_tensors(arch)
+    named = {
+        name: tensor for name, tensor in state_dict.items() if isinstance(name, str) and isinstance(tensor, Tensor)
+    }
+    trunk = {f"{below}{name}": tensor for name, tensor in named.items() if name in known}
+    if not trunk:
+        raise UserError(f"no known names among its {len(named)} tensors; expected those of {arch}")
+    left = tuple(name for name in named if f"{below}{name}" not in trunk)
+    return Conversion(trunk, "timm names", "unknown", left, ())
+
+
 WRAPPERS = {"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 
@@ -93,29 +121,32 @@ def to_pixpro(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return convert(state_dict).state_dict
 
 
-def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """A checkpoint or file of weights from anywhere; nothing in it is executed.
+def read_checkpoint(path: str | os.PathLike, arch: str | None = None) -> Checkpoint:
+    """A checkpoint, file or folder of weights from anywhere, `hf-hub:NAME` included; nothing in it is executed.
 
+    arch: what it holds where it does not say so, which only weights of timm may not.
     Raises UserError, in one line, for a file that is missing, damaged, foreign, or without a whole backbone.
     """
-    contents = load_untrusted(path)
+    folder = folder_of(path)
+    contents = read_folder(folder) if folder else load_untrusted(path)
     try:
-        return checkpoint_from(contents)
+        return checkpoint_from(contents, arch)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:  # contents that pose as what they are not, such as dicts with methods replaced
         raise UserError(f"{path}: malformed ({one_line(str(error), error)}); expected a checkpoint") from None
 
 
-def checkpoint_from(contents: Any) -> Checkpoint:
+def checkpoint_from(contents: Any, arch: str | None = None) -> Checkpoint:
     """The checkpoint in a file's contents; raises UserError, and anything else for contents made to deceive."""
-    conversion = convert(weights_in(contents))
+    weights, config = weights_in(contents), settings_in(contents)
+    arch = config["arch"] if isinstance(config.get("arch"), str) else arch
+    conversion = convert_timm(weights, arch) if arch and is_timm(arch) else convert(weights)
     # Fresh tensor objects, without what may hang on those of the file.
     state_dict = {name: Tensor.detach(tensor) for name, tensor in conversion.state_dict.items()}
     trunk = trunk_of(state_dict)
-    arch = arch_of(trunk)
+    arch = arch_of(trunk, arch)
     check_finite(trunk)
-    config = settings_in(contents)
     said = config.get("method", config.get("loss"))
     return Checkpoint(
         state_dict,

@@ -1,15 +1,16 @@
-"""A checkpoint of any known project -> a file with its backbone alone, as torchvision, timm or mmdet read it.
+"""A checkpoint of any known project -> a file or folder with its backbone alone, as torchvision, timm or mmdet read it.
 
-    python -m pixpro export CHECKPOINT OUT --format torchvision|timm|safetensors|mmdet [--hash]
+    python -m pixpro export CHECKPOINT OUT --format torchvision|timm|safetensors|mmdet|folder [--hash]
 
-Key names are torchvision's, which timm and mmdet share. What is written is read again and its features compared
-with the checkpoint's, bit by bit, before it takes its place.
+Key names of ResNets are torchvision's, which timm and mmdet share; those of timm's backbones are timm's. What is
+written is read again and its features compared with the checkpoint's, bit by bit, before it takes its place.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -21,27 +22,44 @@ from torch import Tensor, nn
 
 from pixpro.checkpoints.backbone import backbone, load_backbone
 from pixpro.checkpoints.convert import Checkpoint, read_checkpoint
+from pixpro.checkpoints.model_folder import CARD, CONFIG, WEIGHTS, card, config_of, folder_of
+from pixpro.checkpoints.trunk import TIMM_TRUNK
 from pixpro.errors import UserError
 from pixpro.method.encoder import Encoder
+from pixpro.method.timm_models import MAPS, is_timm
+from pixpro.method.trunks import Pyramid, libraries
 
-FORMATS = ("torchvision", "timm", "safetensors", "mmdet")
+FORMATS = ("torchvision", "timm", "safetensors", "mmdet")  # of files
+FOLDER = "folder"
+OF_TIMM = ("timm", "safetensors", FOLDER)  # those that can hold timm's backbones
 
 
-def export(checkpoint: Path, out: Path, format: str = "torchvision", add_hash: bool = False) -> Path:
+def export(checkpoint: Path, out: Path, format: str | None = None, add_hash: bool = False) -> Path:
     """Write the backbone of a checkpoint's online encoder; returns where, with `-<sha256>` in the name if asked.
 
-    The file appears complete and verified, or not at all. Raises UserError when the checkpoint has no whole backbone.
+    format: one of FORMATS or FOLDER; by default torchvision, or timm for its backbones. What is written appears
+    complete and verified, or not at all. Raises UserError when the checkpoint has no whole backbone or the format
+    cannot hold it.
     """
     if not out.parent.is_dir():
         raise UserError(f"{out.parent}: no such folder; make it first")
     if out.is_dir() or (out.exists() and out.samefile(checkpoint)):
         raise UserError(f"{out}: is {'a folder' if out.is_dir() else 'the checkpoint itself'}; name another file")
+    if format == FOLDER and add_hash:
+        raise UserError("--hash names a file after its contents; leave it out with --format folder")
     source = read_checkpoint(checkpoint)
+    format = format or ("timm" if is_timm(source.arch) else "torchvision")
+    if is_timm(source.arch) and format not in OF_TIMM:
+        raise UserError(f"--format {format} cannot hold a {source.arch}; use --format {', '.join(OF_TIMM)}")
     # Through a model: complete, in float32, and with BatchNorm's counters even if the checkpoint is too old for them.
-    trunk = OrderedDict(backbone(source.trunk(), source.arch).state_dict())
+    model = backbone(source.trunk(), source.arch)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        write(partial, trunk, metadata(source, sha256(checkpoint)), format)
+        about = metadata(source, sha256(weights_of(checkpoint)))
+        if format == FOLDER:
+            write_folder(partial, model, about, source.config)
+        else:
+            write(partial, OrderedDict(model.state_dict()), about, format)
         verify(partial, source)
         if add_hash:
             out = out.with_name(f"{out.stem}-{sha256(partial)[:8]}{out.suffix}")
@@ -49,14 +67,23 @@ def export(checkpoint: Path, out: Path, format: str = "torchvision", add_hash: b
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from None
     finally:
-        partial.unlink(missing_ok=True)
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
     return out
+
+
+def weights_of(checkpoint: Path) -> Path:
+    """The file of weights that a checkpoint is or, if it is a folder or a repository of the hub, has."""
+    folder = folder_of(checkpoint)
+    return folder / WEIGHTS if folder else checkpoint
 
 
 def metadata(source: Checkpoint, digest: str) -> dict[str, Any]:
     """What a reader must know to use the weights: the network, the pixels it expects, and where they come from."""
     return {
         "arch": source.arch,
+        "library": " ".join(f"{name} {version}" for name, version in libraries(source.arch).items()),
+        "trained_up_to": source.trained_up_to,
+        "image_size": image_side(source.config),
         "method": source.method,
         "epoch": source.epoch,
         "writer": source.writer,
@@ -67,6 +94,23 @@ def metadata(source: Checkpoint, digest: str) -> dict[str, Any]:
         "stride": "in the 3x3 convolution (detectron2: STRIDE_IN_1X1 False; mmdet: style pytorch)",
         "checkpoint_sha256": digest,
     }
+
+
+def image_side(config: dict[str, Any]) -> int | None:
+    """Side of the images that a run with these settings saw, if they say so."""
+    side = config.get("image_size")
+    return side if isinstance(side, int) and 32 <= side <= 1024 else None
+
+
+def write_folder(folder: Path, model: nn.Module, about: dict[str, Any], run: dict[str, Any]) -> None:
+    """Write a folder of weights, config and model card."""
+    folder.mkdir()
+    defaults = getattr(model, "pretrained_cfg", {"first_conv": "conv1", "classifier": "fc"})  # torchvision's have none
+    width = model.num_features if is_timm(about["arch"]) else Pyramid(model).channels[-1]
+    write(folder / WEIGHTS, OrderedDict(model.state_dict()), about, "safetensors")
+    config = config_of(about, width, dict(defaults))
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(card(about, run), encoding="utf-8")
 
 
 def write(path: Path, trunk: "OrderedDict[str, Tensor]", about: dict[str, Any], format: str) -> None:
@@ -94,13 +138,15 @@ def write(path: Path, trunk: "OrderedDict[str, Tensor]", about: dict[str, Any], 
 @torch.no_grad()
 def verify(path: Path, source: Checkpoint) -> None:
     """Read a written file as a user would, and raise unless its features are those of the checkpoint's encoder."""
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):
         encoder = Encoder(source.arch, hidden_dim=1, dim=1)
-    encoder.to_empty(device="cpu").load_state_dict(source.trunk(), strict=False)
-    exported = load_backbone(path, source.arch)
-    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    expected = nn.functional.adaptive_avg_pool2d(encoder.eval().features(images)["c5"], 1).flatten(1)
-    if not torch.equal(exported.eval()(images), expected):
+    below = TIMM_TRUNK if is_timm(source.arch) else ""
+    encoder.load_state_dict({f"{below}{name}": tensor for name, tensor in source.trunk().items()}, strict=False)
+    exported = Pyramid(load_backbone(path, source.arch)).eval()
+    side = image_side(source.config) or 64  # some backbones of timm take one size alone
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    found, expected = exported(images), encoder.eval().features(images)
+    if not all(torch.equal(found[name], expected[name]) for name in MAPS):
         raise UserError(f"{path}: reads back with features unlike the checkpoint's; not kept")
 
 
@@ -117,9 +163,11 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code of the command line: 0, or 2 for wrong input with one line on stderr."""
     parser = argparse.ArgumentParser(prog="python -m pixpro export", description="Write a checkpoint's backbone alone.")
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="of this or any other known project")
-    parser.add_argument("out", type=Path, metavar="OUT", help="file to write")
+    parser.add_argument("out", type=Path, metavar="OUT", help="file or folder to write")
     parser.add_argument(
-        "--format", choices=FORMATS, default="torchvision", help="who will read it (default: %(default)s)"
+        "--format",
+        choices=(*FORMATS, FOLDER),
+        help="who will read it (default: torchvision, or timm for its backbones)",
     )
     parser.add_argument("--hash", action="store_true", help="put the start of the file's sha256 into its name")
     args = parser.parse_args(argv)
@@ -128,5 +176,5 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"wrote {out} ({args.format}); read back with the same features")
+    print(f"wrote {out} ({args.format or 'default format'}); read back with the same features")
     return 0

@@ -4,9 +4,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pixpro.checkpoints.convert import read_checkpoint, to_pixpro
-from pixpro.checkpoints.trunk import COUNTER, arch_of, trunk_of
+from pixpro.checkpoints.convert import convert_timm, read_checkpoint, to_pixpro
+from pixpro.checkpoints.trunk import COUNTER
 from pixpro.errors import UserError
+from pixpro.method.timm_models import is_timm, timm_model
 
 PARTS = {
     "encoder.neck.": "neck",
@@ -21,15 +22,18 @@ PARTS = {
 def initialise(model: nn.Module, source: str) -> str:
     """Start a PixPro or PixContrast from a checkpoint of any known project; returns what was used, left, missing.
 
-    source: a path, or "imagenet" for torchvision's supervised weights. Each part (backbone, projector, ...) is taken
-    whole or not at all; the backbone must fit. A momentum part that the file lacks starts as its online twin.
+    source: a path, "imagenet" for torchvision's supervised weights, or "timm" for timm's pre-trained ones. Each part
+    (backbone, projector, ...) is taken whole or not at all; the backbone must fit. A momentum part that the file lacks
+    starts as its online twin.
     """
     own = model.state_dict()
-    arch = arch_of(trunk_of(own))
-    if source == "imagenet":
+    arch = model.encoder.arch
+    if source == "timm" or (source == "imagenet" and is_timm(arch)):
+        given, left, origin = timm_weights(arch, source)
+    elif source == "imagenet":
         given, left, origin = to_pixpro(imagenet(arch)), ["fc"], "torchvision's supervised ImageNet weights"
     else:
-        checkpoint = read_checkpoint(source)
+        checkpoint = read_checkpoint(source, arch)
         if checkpoint.arch != arch:
             raise UserError(f"--init {source}: holds a {checkpoint.arch}, the model is a {arch}; use --arch")
         given, left = checkpoint.state_dict, summary(checkpoint.left)
@@ -90,6 +94,27 @@ def without_twins(missing: list[str]) -> list[str]:
 def summary(names: tuple[str, ...]) -> list[str]:
     """Tensors that have no place here, by the first words of their names."""
     return list(dict.fromkeys(".".join(name.split(".")[:-1][:2]) or name for name in names))
+
+
+def timm_weights(arch: str, source: str) -> tuple[dict[str, Tensor], list[str], str]:
+    """timm's pre-trained weights of a trunk under our names, what is left of them, and where they are from.
+
+    From the hub or its cache; `timm/NAME.TAG` chooses one of several.
+    """
+    if not is_timm(arch):
+        raise UserError(f"--init timm is for --arch timm/NAME, this is a {arch}; use --init imagenet")
+    if source != "timm":
+        raise UserError(f"--init {source} has weights of torchvision, this is a {arch}; use --init timm")
+    try:
+        weights = timm_model(arch, pretrained=True).state_dict()
+    except Exception as error:  # timm's own, the hub's, and those of its network libraries
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(
+            f"--init timm: weights of {arch} are not here and could not be fetched ({reason}); "
+            "fetch its model.safetensors elsewhere and use --init FILE"
+        ) from None
+    conversion = convert_timm(weights, arch)
+    return conversion.state_dict, summary(conversion.left), f"timm's pre-trained weights of {arch}"
 
 
 def imagenet(arch: str) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ OURS = Layout(
         "encoder.projector.",
         "encoder.instance_projector.",
         "encoder.neck.",
+        "encoder.trunk.",
         "momentum_encoder.",
         "propagation.",
         "instance.",

@@ -1,4 +1,4 @@
-"""Trunk tensors under torchvision's names -> which backbone they are, checked tensor by tensor."""
+"""Trunk tensors under torchvision's or timm's names -> which backbone they are, checked tensor by tensor."""
 
 from functools import cache
 
@@ -7,20 +7,31 @@ import torchvision
 from torch import Tensor
 
 from pixpro.errors import UserError
-from pixpro.method.encoder import ARCHS, TRUNK
+from pixpro.method.timm_models import is_timm
+from pixpro.method.trunks import ARCHS, TRUNK, timm_tensors
 
+TIMM_TRUNK = "trunk."  # below it an encoder keeps a backbone of timm under timm's names
 COUNTER = "num_batches_tracked"  # absent from old files, and nothing depends on it
 
 
 def trunk_of(state_dict: dict[str, Tensor], prefix: str = "encoder.") -> dict[str, Tensor]:
-    """The trunk's tensors of a state dict under our names, named as in torchvision."""
+    """The trunk's tensors of a state dict under our names, named as in torchvision or timm."""
+    below = f"{prefix}{TIMM_TRUNK}"
+    if any(name.startswith(below) for name in state_dict):
+        return {name.removeprefix(below): tensor for name, tensor in state_dict.items() if name.startswith(below)}
     parts = tuple(f"{prefix}{part}." for part in TRUNK)
     return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(parts)}
 
 
 @cache
 def trunk_shapes(arch: str) -> dict[str, torch.Size]:
-    """Names and shapes of a torchvision model's trunk, without BatchNorm's counters."""
+    """Names and shapes of a backbone's trunk, without BatchNorm's counters; UserError for one that timm has not."""
+    if is_timm(arch):
+        try:
+            shapes = timm_tensors(arch)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        return {name: shape for name, shape in shapes.items() if not name.endswith(COUNTER)}
     with torch.device("meta"):
         model = torchvision.models.get_model(arch, weights=None)
     return {
@@ -30,10 +41,16 @@ def trunk_shapes(arch: str) -> dict[str, torch.Size]:
     }
 
 
-def arch_of(trunk: dict[str, Tensor]) -> str:
-    """Name of the torchvision model that a trunk belongs to, from names and shapes; UserError unless it is whole."""
+def arch_of(trunk: dict[str, Tensor], said: str | None = None) -> str:
+    """Name of the backbone that a trunk belongs to; UserError unless it is whole.
+
+    From names and shapes for torchvision's. said: what the file calls it, or the reader; decides for timm's alone.
+    """
     if not trunk:
         raise UserError("no backbone in it: none of its tensors is named like a ResNet's (conv1, layer1, ...)")
+    if said is not None and is_timm(said):
+        check_trunk(trunk, said)
+        return said
     shapes = {name: tensor.shape for name, tensor in trunk.items() if not name.endswith(COUNTER)}
     whole = next((arch for arch in ARCHS if trunk_shapes(arch) == shapes), None)
     # Nothing fits: the closest one explains best. Where a smaller network fits as well, it is the closer one.

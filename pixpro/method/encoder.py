@@ -1,27 +1,18 @@
-"""Image -> projected feature maps: a torchvision trunk under its own key names, maybe a neck, and a projector."""
+"""Image -> projected feature maps: a trunk under its library's key names, maybe a neck, and a projector."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
 from pixpro.method.heads import ConvHead
 from pixpro.method.neck import LEVELS, PYRAMID_CHANNELS, FeaturePyramid
+from pixpro.method.timm_models import is_timm, timm_maps, timm_trunk
+from pixpro.method.trunks import TRUNK, check_arch, resnet_maps, timm_idle
 
-ARCHS = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
-)
 NECKS = ("none", "fpn", "stage")
-TRUNK = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
 
 class Embedding(NamedTuple):
@@ -36,8 +27,9 @@ class Encoder(nn.Module):
 
     With neck "fpn" the same projector makes a map of S / 2^level cells a side for each of the pyramid's `levels`. With
     "stage" it works on the trunk's own map of one level; the trunk above it is neither run nor trained.
-    The trunk's parameters are named as in torchvision (`conv1.weight`, ... `layer4.2.bn3.bias`), the others' below
-    `neck.`, `projector.` and `instance_projector.`. The last BatchNorm of each residual block starts at zero.
+    The trunk's parameters are named as in torchvision (`conv1.weight`, ... `layer4.2.bn3.bias`) or, below `trunk.`, as
+    in timm; the others' below `neck.`, `projector.` and `instance_projector.`. The last BatchNorm of each residual
+    block of torchvision's starts at zero. drop_path: share of residual branches left out, for trunks of timm.
     """
 
     def __init__(
@@ -48,28 +40,39 @@ class Encoder(nn.Module):
         instance: bool = False,
         neck: str = "none",
         levels: Iterable[int] = (3, 4, 5),
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        if arch not in ARCHS:
-            raise ValueError(f"unknown arch {arch!r}; expected one of {', '.join(ARCHS)}")
-        if neck not in NECKS:
-            raise ValueError(f"unknown neck {neck!r}; expected one of {', '.join(NECKS)}")
-        trunk = torchvision.models.get_model(arch, weights=None, zero_init_residual=True)
-        for name in TRUNK:
-            self.add_module(name, getattr(trunk, name))
-        channels = trunk.fc.in_features
-        stages = [channels // 8, channels // 4, channels // 2, channels]
+        levels = tuple(levels)
+        check_settings(arch, neck, levels, drop_path)
+        self.arch = arch
+        if is_timm(arch):
+            self.trunk, self.taps = timm_trunk(arch, drop_path=drop_path)
+            stages = list(self.taps.channels)
+        else:
+            trunk = torchvision.models.get_model(arch, weights=None, zero_init_residual=True)
+            for name in TRUNK:
+                self.add_module(name, getattr(trunk, name))
+            channels = trunk.fc.in_features
+            stages = [channels // 8, channels // 4, channels // 2, channels]
         self.neck = FeaturePyramid(stages, levels) if neck == "fpn" else None
-        self.top = LEVELS[-1]  # the highest level of the trunk that is run
-        if neck == "stage":
-            if len(set(levels)) != 1:
-                raise ValueError(f"levels are {list(levels)}; the neck `stage` works on one level of the trunk")
-            self.top = next(iter(levels))
-            channels = stages[self.top - LEVELS[0]]
-            for level in range(self.top + 1, LEVELS[-1] + 1):
-                getattr(self, f"layer{level - 1}").requires_grad_(False)
+        self.top = levels[0] if neck == "stage" else LEVELS[-1]  # the highest level of the trunk that is run
+        channels = stages[self.top - LEVELS[0]]
         self.projector = ConvHead(channels if self.neck is None else PYRAMID_CHANNELS, hidden_dim, dim)
         self.instance_projector = ConvHead(channels, hidden_dim, dim) if instance else None
+        self.rest()
+
+    def rest(self) -> None:
+        """Take the parameters of the trunk out of training that no loss reaches."""
+        # A pyramid's finest level is made of all coarser maps, too.
+        seen = [self.top] if self.neck is None else range(self.neck.levels[0], self.top + 1)
+        if is_timm(self.arch):
+            idle = timm_idle(self.arch, tuple(f"c{level}" for level in seen))
+            for name, parameter in self.trunk.named_parameters():
+                parameter.requires_grad_(name not in idle)
+        else:
+            for level in range(self.top + 1, LEVELS[-1] + 1):
+                getattr(self, f"layer{level - 1}").requires_grad_(False)
 
     @property
     def level(self) -> int:
@@ -86,13 +89,19 @@ class Encoder(nn.Module):
         """The trunk's map, c2 to c5, on whose cells the loss works: that of the coarsest projected map."""
         return f"c{self.level}"
 
+    @torch.no_grad()
+    def map_side(self, image_side: int) -> int:
+        """Cells along a side of the coarsest projected map of square images."""
+        training, weight = self.training, next(self.parameters())
+        maps = self.eval().features(weight.new_zeros(1, 3, image_side, image_side))
+        self.train(training)
+        return maps[self.dense].shape[-1]
+
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """The trunk's maps c2 to c5, of 1/4 to 1/32 of the image's side; with neck "stage" up to its level."""
-        maps = {}
-        images = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        for level in range(LEVELS[0], self.top + 1):
-            images = maps[f"c{level}"] = getattr(self, f"layer{level - 1}")(images)
-        return maps
+        if is_timm(self.arch):
+            return timm_maps(self.trunk, self.taps, images, f"c{self.top}")
+        return resnet_maps(self, images, f"c{self.top}")
 
     def project(self, features: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """The projected maps that the trunk's maps c2 to c5 give, finest level first."""
@@ -103,3 +112,14 @@ class Encoder(nn.Module):
         features = self.features(images)
         instance = self.instance_projector(features[f"c{self.top}"]) if self.instance_projector is not None else None
         return Embedding(self.project(features), instance)
+
+
+def check_settings(arch: str, neck: str, levels: Iterable[int], drop_path: float) -> None:
+    """Raise ValueError, in one line, for settings of an encoder that do not go together."""
+    check_arch(arch)
+    if neck not in NECKS:
+        raise ValueError(f"unknown neck {neck!r}; expected one of {', '.join(NECKS)}")
+    if neck == "stage" and len(set(levels)) != 1:
+        raise ValueError(f"levels are {list(levels)}; the neck `stage` works on one level of the trunk")
+    if drop_path and not is_timm(arch):
+        raise ValueError(f"drop path is for backbones of timm, not for {arch}")

@@ -55,11 +55,13 @@ class DensePretraining(nn.Module):
         instance_weight: float,
         instance_loss: str,
         instance_temperature: float,
+        drop_path: float,
     ) -> None:
         super().__init__()
         self.threshold = threshold
         self.instance_weight = instance_weight
-        self.encoder = Encoder(arch, hidden_dim, dim, instance=instance_weight > 0, neck=neck, levels=levels)
+        trunk = {"neck": neck, "levels": levels, "drop_path": drop_path}
+        self.encoder = Encoder(arch, hidden_dim, dim, instance=instance_weight > 0, **trunk)
         self.momentum_encoder = momentum_copy(self.encoder)
         self.instance = (
             instance_branch(instance_loss, dim, hidden_dim, instance_temperature) if instance_weight > 0 else None
@@ -147,6 +149,7 @@ class PixPro(DensePretraining):
         instance_weight: float = 0.0,
         instance_loss: str = "regression",
         instance_temperature: float = 0.2,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__(
             arch,
@@ -158,6 +161,7 @@ class PixPro(DensePretraining):
             instance_weight=instance_weight,
             instance_loss=instance_loss,
             instance_temperature=instance_temperature,
+            drop_path=drop_path,
         )
         self.propagation = PixelPropagation(dim, sharpness, num_layers, similarity_floor)
 
@@ -187,6 +191,7 @@ class PixContrast(DensePretraining):
         instance_weight: float = 0.0,
         instance_loss: str = "regression",
         instance_temperature: float = 0.2,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__(
             arch,
@@ -198,6 +203,7 @@ class PixContrast(DensePretraining):
             instance_weight=instance_weight,
             instance_loss=instance_loss,
             instance_temperature=instance_temperature,
+            drop_path=drop_path,
         )
         self.temperature = temperature
 

@@ -7,8 +7,19 @@ from torch import nn
 
 
 def momentum_copy(module: nn.Module) -> nn.Module:
-    """A copy whose parameters take no gradient; it stays in train mode with BatchNorm statistics of its own."""
-    return copy.deepcopy(module).requires_grad_(False)
+    """A copy whose parameters take no gradient; it stays in train mode with BatchNorm statistics of its own.
+
+    Layers that leave out a share of what passes them (drop path) leave out nothing in the copy: targets are whole.
+    """
+    twin = copy.deepcopy(module).requires_grad_(False)
+    for part in random_layers(twin):
+        part.drop_prob = 0.0
+    return twin
+
+
+def random_layers(module: nn.Module) -> list[nn.Module]:
+    """The layers that draw at random in train mode: timm's DropPath, by its attribute."""
+    return [part for part in module.modules() if getattr(part, "drop_prob", 0.0)]
 
 
 @torch.no_grad()

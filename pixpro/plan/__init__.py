@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from pixpro.data import Loader
 from pixpro.data.views import Distance
-from pixpro.method.geometry import cells_along
 from pixpro.monitor.usage import memory_limit
 from pixpro.plan.bursts import explore
 from pixpro.plan.lines import plan_lines
@@ -57,6 +56,6 @@ def make_plan(
         lr_rule=lr_rule,
         recipe=recipe,
     )
-    cells = cells_along(image_size, trainer.core.encoder.stride)
+    cells = trainer.core.encoder.map_side(image_size)
     pairs = pairs_line(loader.source, distance=distance, cells=cells, threshold=threshold, crop_min=crop_min)
     return "\n".join([f"measured    micro-batches of {sizes} images per process", *lines, pairs])

@@ -1,5 +1,6 @@
 """Batches -> optimizer steps: the training loop, one yielded step at a time."""
 
+import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -44,7 +45,8 @@ class Step:
 class Trainer:
     """One model with all that a step needs; `run` yields the steps.
 
-    lr_at, momentum_at: functions of the global step (from 0). amp_dtype: None for full precision.
+    lr_at, momentum_at: functions of the global step (from 0). amp_dtype: None for full precision. seed: together with
+    the step's number it seeds the layers that draw at random (drop path), so that a resumed run draws the same.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Trainer:
         momentum_at: Callable[[int], float],
         amp_dtype: torch.dtype | None = None,
         accumulation: int = 1,
+        seed: str | None = None,
         distributed: bool = False,
     ) -> None:
         self.core = model
@@ -72,6 +75,7 @@ class Trainer:
         self.lr_at, self.momentum_at = lr_at, momentum_at
         self.amp_dtype = amp_dtype
         self.accumulation = accumulation
+        self.seed = seed
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype == torch.float16)
         self.buffers = Buffers(model.buffers())
         self.stream: torch.cuda.Stream | None = None  # on which batches are copied
@@ -130,6 +134,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr_at(number)
         self.optimizer.zero_grad(set_to_none=True)
+        if self.seed is not None:
+            torch.manual_seed(random.Random(f"{self.seed} {number}").getrandbits(63))
         self.buffers.remember()
         total = torch.zeros((), device=self.device)
         for index, batch in enumerate(micro_batches):

@@ -1,7 +1,6 @@
 """A checkpoint -> its feature maps for looking at: trunk, projected and propagated cells."""
 
 import os
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +9,9 @@ from torch import Tensor, nn
 from pixpro.checkpoints.backbone import backbone
 from pixpro.checkpoints.convert import Checkpoint, read_checkpoint
 from pixpro.errors import UserError
-from pixpro.method.encoder import TRUNK
 from pixpro.method.heads import ConvHead
 from pixpro.method.ppm import PixelPropagation
+from pixpro.method.trunks import OneMap
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class DenseFeatures:
     """The parts of a checkpoint that make dense features, in evaluation mode."""
 
     label: str  # what the network is, in words
-    trunk: nn.Module  # (B, 3, H, W) normalised -> (B, C, H / 32, W / 32)
+    trunk: nn.Module  # (B, 3, H, W) normalised -> (B, C, H / 32, W / 32), or the map of the stage that the loss saw
     projector: nn.Module | None
     propagation: nn.Module | None
 
@@ -50,10 +49,9 @@ def load_dense_features(path: str | os.PathLike) -> DenseFeatures:
 def dense_features(checkpoint: Checkpoint, path: str) -> DenseFeatures:
     """The same of a checkpoint that was read from a path."""
     whole = backbone(checkpoint.trunk(), checkpoint.arch)
-    trunk = nn.Sequential(OrderedDict((name, getattr(whole, name)) for name in TRUNK))
-    channels = whole.layer4[-1].bn2.num_features if checkpoint.arch in ("resnet18", "resnet34") else 2048
+    trunk = OneMap(whole, checkpoint.trained_up_to)
     try:
-        projector = _head(checkpoint.state_dict, "encoder.projector.", channels)
+        projector = _head(checkpoint.state_dict, "encoder.projector.", trunk.channels)
         propagation = _propagation(checkpoint) if projector is not None else None
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: its heads do not fit together: {str(error).splitlines()[-1].strip()}") from error

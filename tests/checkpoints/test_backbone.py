@@ -11,7 +11,7 @@ import pixpro
 from pixpro.checkpoints.initialise import initialise
 from pixpro.checkpoints.trunk import arch_of, check_trunk, trunk_of
 from pixpro.errors import UserError
-from pixpro.method.encoder import ARCHS
+from pixpro.method.trunks import ARCHS
 from tests.helpers import foreign_models as foreign
 from tests.helpers.small_models import saved, small_model
 

@@ -19,7 +19,8 @@ from downstream.conversion.trunk import relative_difference, trunk_features
 from downstream.conversion.verify import checkpoint_features, probe_image, verify
 from downstream.conversion.weights_file import RGB_MEAN, RGB_STD, read_weights, write_weights
 from pixpro.errors import UserError
-from pixpro.method.encoder import ARCHS, Encoder
+from pixpro.method.encoder import Encoder
+from pixpro.method.trunks import ARCHS
 from tests.helpers.trunks import encoder_of, neck_of, state_dict_of, write_checkpoint
 
 DOWNSTREAM = Path(__file__).resolve().parents[2] / "downstream"
@@ -30,6 +31,17 @@ RGB = {"pixel_format": "RGB", "pixel_mean": RGB_MEAN, "pixel_std": RGB_STD, "str
 def small():
     """resnet18's state dict."""
     return state_dict_of("resnet18")
+
+
+def test_what_detectron2_cannot_hold_is_one_line_that_names_the_programs_that_can(tmp_path):
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    state = {f"encoder.{name}": tensor for name, tensor in Encoder("timm/regnetx_002", 8, 4).state_dict().items()}
+    torch.save({"model": state, "config": {"arch": "timm/regnetx_002"}}, tmp_path / "last.pth.tar")
+    command = [sys.executable, "convert-pretrain-to-detectron2.py", tmp_path / "last.pth.tar", tmp_path / "out.pkl"]
+    result = subprocess.run(command, cwd=DOWNSTREAM, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and not (tmp_path / "out.pkl").exists()
+    assert all(word in result.stderr for word in ("timm/regnetx_002", "resnet50", "detect.py", "segment.py"))
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,16 @@ def test_the_first_call_installs_and_activates_and_the_second_only_activates(pro
     assert project.calls() == []
 
 
+def test_timm_is_added_when_asked_for_and_only_then(project):
+    first = project.set_up("bash", "--no-detectron2")
+    assert first.stdout.endswith(f"status 0 venv {project.venv}\n") and "timm" not in " ".join(project.calls())
+    added = project.set_up("bash", "--timm --no-detectron2")
+    assert added.stdout.endswith(f"status 0 venv {project.venv}\n"), added
+    assert project.calls() == ["pip install --quiet -e .[timm]"]
+    failed = project.set_up("bash", "--timm", PIP_MODE="fail")
+    assert failed.stdout.endswith("status 1 venv none\n") and "could not install timm" in one_line(failed.stderr)
+
+
 @SHELLS
 def test_executing_the_script_installs_and_says_how_to_activate(project, shell):
     result = project.run(shell, f'{shell} "$S"')

@@ -1,5 +1,6 @@
 """Two processes that share a batch give the losses, gradients and statistics of one process with all of it."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,9 @@ CASES = {
     "pixcontrast, first rank without pairs": (lambda: PixContrast("resnet18", hidden_dim=16, dim=8), (APART, OVERLAP)),
     "instance branch": (lambda: PixPro("resnet18", hidden_dim=16, dim=8, instance_weight=1.0), (OVERLAP, OVERLAP)),
 }
+
+if find_spec("timm"):  # most of its BatchNorms end in an activation
+    CASES["a backbone of timm"] = (lambda: PixPro("timm/regnetx_002", hidden_dim=16, dim=8), (OVERLAP, APART))
 
 
 def step(case: str, rank: int, world_size: int) -> dict[str, torch.Tensor]:
@@ -121,6 +125,18 @@ def test_conversion_keeps_names_weights_and_statistics():
     assert converted[1].weight is weight and (converted[1].eps, converted[1].momentum) == (1e-3, 0.2)
     assert converted.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in converted.state_dict().items())
+
+
+def test_conversion_keeps_what_a_batchnorm_of_timm_ends_in():
+    layers = pytest.importorskip("timm.layers")
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), layers.BatchNormAct2d(4, act_layer=nn.LeakyReLU), nn.BatchNorm2d(4))
+    images, state = torch.randn(2, 3, 5, 5), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    expected = model(images)
+    model.load_state_dict(state)
+    converted = BatchNorm.convert(model)
+    assert [type(part) for part in converted[1:]] == [BatchNorm, BatchNorm]
+    assert converted.state_dict().keys() == state.keys()
+    assert expected.min() < 0 and torch.equal(converted(images), expected)
 
 
 def fail_in_second_rank() -> int:

@@ -1,0 +1,202 @@
+"""Backbones of both libraries through the whole chain: train, resume, export, load, fine-tune."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pixpro.checkpoints.checksum import checksum
+
+import train
+from downstream import segment
+from pixpro import load_backbone
+from pixpro.checkpoints import checkpoint
+from pixpro.checkpoints.export import export
+from pixpro.method.encoder import Encoder
+from pixpro.method.timm_models import MAPS, is_timm
+from pixpro.method.trunks import Pyramid
+from pixpro.scenes import write_scenes
+from tests.helpers.pictures import folder
+
+ROOT = Path(__file__).parents[2]
+IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+STEPS = 3
+ADAMW = ("--optimizer", "adamw", "--lr_base", "0.0005")
+RUNS = {  # architecture -> its further options
+    "resnet18": ("--cells", "c4", "--instance_weight", "1"),
+    "timm/resnet18": (),
+    "timm/convnext_atto": (*ADAMW, "--drop_path", "0.2", "--neck", "fpn", "--levels", "4", "5"),
+    "timm/regnetx_002": ("--cells", "c4"),
+    "timm/mobilenetv4_conv_small": ("--instance_weight", "1"),
+    "timm/swin_tiny_patch4_window7_224": (*ADAMW, "--drop_path", "0.1"),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return folder(tmp_path_factory.mktemp("data") / "images", 4 * STEPS)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", 8)
+
+
+def arguments(data: Path, output: Path, arch: str, *more: str) -> list[str]:
+    small = "--hidden_dim 8 --dim 4 --image_size 64 --batch_size 4 --epochs 1 --warmup_epochs 0 --workers 0 --amp off"
+    kept = "--log_every 1 --save_every 1steps --keep 3"
+    places = ("--data", str(data), "--output_dir", str(output))
+    return [*places, "--arch", arch, *small.split(), *kept.split(), *more]
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def trained(request, data, tmp_path_factory) -> tuple[str, Path, list[str]]:
+    """The architecture, the output of a run of three steps, and its command line."""
+    if is_timm(request.param):
+        pytest.importorskip("timm")
+    output = tmp_path_factory.mktemp("whole") / "run"
+    argv = arguments(data, output, request.param, *RUNS[request.param])
+    assert train.main(argv) == 0
+    return request.param, output, argv
+
+
+def learned(path: Path) -> str:
+    """A fingerprint of all that training changes."""
+    state = checkpoint.load(path)
+    return checksum({name: state[name] for name in ("model", "optimizer", "step", "epoch")})
+
+
+def test_a_run_moves_its_trunk_and_names_its_library(trained):
+    arch, output, _ = trained
+    first, last = (checkpoint.load(output / name) for name in ("last-2.pth.tar", "last.pth.tar"))
+    assert (first["step"], last["step"]) == (1, STEPS)
+    trunk = [n for n, t in first["model"].items() if n.startswith("encoder.") and not torch.equal(t, last["model"][n])]
+    assert len(trunk) > 20
+    assert last["config"]["arch"] == arch
+    library = "timm" if is_timm(arch) else "torchvision"
+    assert last["libraries"] == {"torch": torch.__version__, library: __import__(library).__version__}
+
+
+def test_a_run_that_is_resumed_is_the_run_that_was_not_stopped(trained, tmp_path):
+    _, output, argv = trained
+    again = [*argv, "--resume", str(output / "last-2.pth.tar"), "--output_dir", str(tmp_path / "again")]
+    assert train.main(again) == 0
+    assert learned(tmp_path / "again" / "last.pth.tar") == learned(output / "last.pth.tar")
+
+
+@pytest.fixture(scope="module")
+def features(trained) -> dict[str, torch.Tensor]:
+    """The maps of the checkpoint's own online encoder."""
+    arch, output, _ = trained
+    encoder = Encoder(arch, hidden_dim=8, dim=4)  # without a neck: all four maps
+    state = checkpoint.load(output / "last.pth.tar")["model"]
+    own = {n.removeprefix("encoder."): t for n, t in state.items() if n.startswith("encoder.")}
+    heads = ("neck.", "projector.", "instance_projector.")
+    result = encoder.load_state_dict({n: t for n, t in own.items() if not n.startswith(heads)}, strict=False)
+    assert not [name for name in result.missing_keys if not name.startswith(heads)] and not result.unexpected_keys
+    with torch.no_grad():
+        return encoder.eval().features(IMAGES)
+
+
+@torch.no_grad()
+def assert_same_features(model: torch.nn.Module, features: dict[str, torch.Tensor]) -> None:
+    found = Pyramid(model).eval()(IMAGES)
+    assert all(torch.equal(found[name], features[name]) for name in MAPS)
+
+
+@pytest.mark.parametrize("format", ["checkpoint", "timm", "safetensors", "folder"])
+def test_what_is_exported_and_loaded_again_has_the_checkpoints_features(trained, features, tmp_path, format):
+    arch, output, _ = trained
+    path = output / "last.pth.tar"
+    if format != "checkpoint":
+        path = export(path, tmp_path / "out", format)
+    assert_same_features(load_backbone(path), features)
+    assert_same_features(load_backbone(path, arch), features)
+
+
+def test_timm_itself_loads_the_file_and_the_folder(trained, features, tmp_path):
+    timm = pytest.importorskip("timm")
+    arch, output, _ = trained
+    name = arch.removeprefix("timm/")
+    file = export(output / "last.pth.tar", tmp_path / "out.pth", "timm")
+    out = export(output / "last.pth.tar", tmp_path / "out", "folder")
+    exact = {"rtol": 0, "atol": 0}
+    close = exact if is_timm(arch) else {"rtol": 1e-4, "atol": 1e-5}  # a network of that name, but timm's own code
+    models = [
+        timm.create_model(name, num_classes=0, checkpoint_path=str(file)),
+        timm.create_model(f"local-dir:{out}", pretrained=True),
+        timm.create_model(f"local-dir:{out}", pretrained=True, num_classes=5),
+    ]
+    for model in models:
+        if "swin" in name:
+            model.set_input_size(IMAGES.shape[-2:])
+        with torch.no_grad():
+            found = Pyramid(model).eval()(IMAGES)
+        for level in MAPS:
+            torch.testing.assert_close(found[level], features[level], **close)
+
+
+def test_segmentation_fine_tunes_it(trained, scenes, tmp_path):
+    _, output, _ = trained
+    small = "--batch-size 2 --scale 0.000016 --crop 64 --num-classes 9 --workers 0 --log-every 1 --pictures 1"
+    splits = "--train-split trainval --test-split test"
+    argv = [*small.split(), *splits.split(), "--weights", str(output / "last.pth.tar"), "--data", str(scenes)]
+    assert segment.main([*argv, "--output-dir", str(tmp_path / "fcn")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "fcn" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) > 1 and all(row["loss_pixels"] > 0 for row in rows)
+    before, after = (checkpoint.load(p)["model"] for p in (output / "last.pth.tar", tmp_path / "fcn" / "last.pth.tar"))
+    assert len(after) and before.keys().isdisjoint(after)  # the network's own names
+
+
+def test_a_plan_of_a_run_knows_its_cells(data, tmp_path, capsys):
+    pytest.importorskip("timm")
+    argv = arguments(data, tmp_path / "none", "timm/regnetx_002", "--cells", "c4", "--plan")
+    assert train.main(argv) == 0
+    assert "of the 256 cell pairs" in capsys.readouterr().out  # (64 / 16) ** 4
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_unlikely_pair_of_trunk_and_optimizer_is_warned_of(data, tmp_path, capsys):
+    pytest.importorskip("timm")
+    assert train.main(arguments(data, tmp_path / "a", "timm/convnext_atto", "--lr_base", "0.01")) == 0
+    said = capsys.readouterr().out
+    assert "warning: timm/convnext_atto normalises by LayerNorm" in said and "--optimizer adamw" in said
+    assert train.main(arguments(data, tmp_path / "b", "timm/convnext_atto", *ADAMW)) == 0
+    assert "warning: timm" not in capsys.readouterr().out
+
+
+def refused(*argv: str) -> str:
+    """The one line of train.py in a process in which the package timm cannot be imported."""
+    code = "import sys; sys.modules['timm'] = None; sys.modules['huggingface_hub'] = None; import train"
+    command = [sys.executable, "-c", f"{code}; sys.exit(train.main(sys.argv[1:]))", *argv]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+def test_without_timm_a_run_ends_in_one_line(data, tmp_path):
+    said = refused(*arguments(data, tmp_path / "out", "timm/convnext_atto"))
+    assert said == (
+        "error: --arch timm/convnext_atto: backbones named timm/... need the package timm: pip install -e .[timm]\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arch", "more", "said"),
+    [
+        ("timm/vit_tiny_patch16_224", (), "gives maps of stride 16; a pyramid of strides 4, 8, 16 and 32 is needed"),
+        ("timm/convnext_atto", ("--cells", "c4", "--neck", "fpn"), "--levels chooses the maps of the loss"),
+        ("resnet18", ("--drop_path", "0.1"), "drop path is for backbones of timm"),
+        ("resnet18", ("--init", "timm"), "--init timm is for --arch timm/NAME"),
+        ("timm/convnext_atto", ("--init", "imagenet"), "use --init timm"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(data, tmp_path, capsys, arch, more, said):
+    pytest.importorskip("timm")
+    assert train.main(arguments(data, tmp_path / "out", arch, *more)) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("error: ") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
