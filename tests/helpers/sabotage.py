@@ -165,16 +165,15 @@ def fail_in_reading(number: int, rank: int, error: Exception) -> None:
         Loader.__iter__ = failing
 
 
-def write_slowly(seconds: float, first: int = 0) -> None:
-    """Make each write of a checkpoint, from this one on (from 0), take its time in the middle of the file."""
-    write, saves = torch.save, iter(range(1000))
+def write_slowly(seconds: float) -> None:
+    """Make each write of a checkpoint take its time in the middle of the file."""
+    write = torch.save
 
     def slow(state, file):
-        if next(saves) >= first:
-            file.write(b"half")
-            time.sleep(seconds)
-            file.seek(0)
-            file.truncate()
+        file.write(b"half")
+        time.sleep(seconds)
+        file.seek(0)
+        file.truncate()
         write(state, file)
 
     checkpoint.torch.save = slow

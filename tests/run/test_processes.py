@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -88,12 +89,25 @@ def test_a_data_worker_that_dies_is_not_wrong_input(data, tmp_path, ranks):
 
 
 def test_slow_work_of_the_main_process_is_not_taken_for_death(data, tmp_path):
-    """A picture and a save that take three times the timeout."""
-    slow = partial(all_of, partial(draw_slowly, 11), partial(write_slowly, 11, 1))
-    command = arguments(data, tmp_path, "--timeout", "0.06", "--epochs", "1", "--save_every", "1000steps")
+    """Pictures and a save that take more than twice the timeout of 6 s each."""
+    slow = partial(all_of, partial(draw_slowly, 13), partial(write_slowly, 13))
+    command = arguments(data, tmp_path, "--timeout", "0.1", "--epochs", "1", "--save_every", "1000steps")
     run = Run(command, slow, ranks=2)
     assert run.wait() == [0, 0], both(run)
     assert checkpoint.load(tmp_path / "last.pth.tar")["step"] == STEPS // 3
+
+
+def leave_no_room_for_sockets() -> None:
+    """Give the processes a folder for temporary files whose name is too long."""
+    tempfile.tempdir = tempfile.mkdtemp(prefix="long" * 20)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_temporary_folder_too_deep_for_workers_is_one_line_before_the_first_step(data, tmp_path, ranks):
+    run = Run(arguments(data, tmp_path / "run", "--workers", "1"), leave_no_room_for_sockets, ranks=ranks)
+    assert run.wait() == [2] * ranks, run.text()
+    text = "".join(run.text(rank) for rank in range(ranks))
+    assert text.count("error: ") == 1 and "set TMPDIR to a shorter one" in text and "Traceback" not in text
 
 
 def fail_to_compile(rank: int) -> None:
