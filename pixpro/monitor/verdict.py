@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 Row = dict[str, Any]  # one line of metrics.jsonl: None, or not finite, where a number was not
 
 RECENT = 3  # rows that must agree
-COLLAPSED_RANK = 1.5  # of the momentum targets; the prediction's falls to 1 in healthy runs too, while they warm up
-ALIKE_WITHIN = 1.2  # rank within images; equal cells give 1
+COLLAPSED_RANK = 1.25  # of the momentum targets; the prediction's falls to 1 in healthy runs too, while they warm up
+ALIKE_WITHIN = 1.1  # rank within images; equal cells give 1
 MANY_APART = 0.5  # share of crop pairs without a common place; 2 to 6 % with the published crops
 LARGE_STEP = 0.05  # of a matrix by one step: ten of them, which is what momentum 0.9 remembers, replace half of it
 SMALL_PATH = 0.02  # change of a matrix over the whole run
@@ -78,7 +78,7 @@ def collapse(rows: Sequence[Row]) -> Finding | None:
     return Finding(
         "collapse",
         f"collapse: all cells look alike to the momentum encoder (effective rank {ranks[-1]:.2f} of the targets; "
-        f"healthy runs keep it above {COLLAPSED_RANK:g}), so that {loss}. It does not heal: start again with a lower "
+        f"healthy runs keep it above {COLLAPSED_RANK:g}), so that {loss}. Start again with a lower "
         "--lr_base, a longer --warmup_epochs, or --momentum_base 0.99 or more, and check that the images differ",
     )
 
@@ -94,7 +94,7 @@ def collapse_within(rows: Sequence[Row]) -> Finding | None:
         "collapse within images",
         f"collapse within images: all cells of an image look alike to the momentum encoder (effective rank "
         f"{ranks[-1]:.2f} within images; healthy runs keep it above {ALIKE_WITHIN:g}){apart}: nothing dense is "
-        "learned. Start again with cells that see less than the whole crop (a larger --image_size, or --neck fpn "
+        "learned. Start again with cells that see less than the whole crop (a larger --image_size, or --neck stage "
         "--levels 3), a --threshold near 0.7, or a lower --lr_base",
     )
 
