@@ -22,7 +22,6 @@ from pathlib import Path
 
 import PIL
 import torch
-import torchvision
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -35,6 +34,7 @@ from pixpro.data import make_loader
 from pixpro.data.augment import augment
 from pixpro.data.samples import Samples
 from pixpro.images import Images, decode, open_images
+from pixpro.images.jpeg import decoder_name
 
 
 class OfficialDataset(Dataset):
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         source = open_images([args.data or photos.write(Path(folder, "photos"), args.images)])
         sizes = [len(source.read(i)) for i in range(len(source))]
-        versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}"
+        versions = f"torch {torch.__version__}, JPEG by {decoder_name()}, Pillow {PIL.__version__}"
         rows = [("machine", f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {versions}")]
         rows += [("load average at the start", f"{os.getloadavg()[0]:.1f}")]
         rows += [("files", f"{len(sizes)}, mean {statistics.mean(sizes) / 1000:.0f} kB")]

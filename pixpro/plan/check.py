@@ -58,13 +58,19 @@ def scan(source: Images, workers: int = 0) -> Report:
     sizes, bad, by_range = [], {}, {}
     for i, (*size, reason, scaled) in enumerate(row for batch in rows for row in batch):
         if scaled:
-            by_range[source.name(i)] = scaled
+            by_range[unused_name(source, i, by_range)] = scaled
         if reason:
-            bad[source.name(i)] = reason
+            bad[unused_name(source, i, bad)] = reason
         else:
             sizes.append(size)
     heights, widths, encoded = torch.tensor(sizes, dtype=torch.int64).reshape(-1, 3).unbind(1)
     return Report(heights, widths, encoded, bad, by_range)
+
+
+def unused_name(source: Images, i: int, used: dict[str, str]) -> str:
+    """The name of image i, with its number where an archive has several members of one name."""
+    name = source.name(i)
+    return f"{name} (image {i})" if name in used else name
 
 
 def expected_pairs(

@@ -1,7 +1,9 @@
 """The look at a data set before training: counts, sizes, bad files, expected pairs."""
 
+import io
 import itertools
 import random
+import tarfile
 
 import numpy as np
 import pytest
@@ -33,6 +35,16 @@ def test_the_command_prints_what_it_found(tmp_path, capsys):
     (root / "003.jpg").write_bytes(b"")
     assert main([str(root), "--workers", "1"]) == 1
     assert f"{root}/003.jpg: the file is empty" in capsys.readouterr().out
+
+
+def test_members_of_one_name_are_counted_each(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for data in (b"junk", b"", b"junk"):
+            info = tarfile.TarInfo("1.jpg")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    name = f"{tmp_path}/x.tar/1.jpg"
+    assert list(scan(open_images([tmp_path / "x.tar"])).bad) == [name, f"{name} (image 1)", f"{name} (image 2)"]
 
 
 def test_pictures_of_more_than_8_bits_are_counted_with_their_range(tmp_path, capsys):
