@@ -16,9 +16,9 @@ from PIL import Image
 
 from pixpro.errors import UserError
 from pixpro.monitor.report import SAMPLE, read_settings, sample
-from pixpro.visualize.ends import both_ends, one_pair
-from pixpro.visualize.feature_panels import colours_panel, component_colours, whole_image
-from pixpro.visualize.pair import busiest_cell
+from pixpro.visualize.ends import both_ends, coloured
+from pixpro.visualize.feature_panels import colours_panel
+from pixpro.visualize.pair import busiest_cell, pair_of
 from pixpro.visualize.pair_panels import pair_panels
 from pixpro.visualize.sheet import sheet
 
@@ -31,13 +31,13 @@ def draw(run: Path, roots: list[str], pair: int, shown: list[int]) -> dict[str, 
     settings = read_settings(run)
     images = sample(roots or settings["val_data"] or settings["data"])
     networks = both_ends(settings, run / "last.pth.tar", images)
-    two_views = one_pair(settings, None, pair, images[pair])
+    views = (pair_of(images[pair], f"{pair}", seed=seed) for seed in range(100))
+    two_views = next(pair for pair in views if 0.4 < pair.positives.any(1).mean() < 0.8)
     pictures = {"pairs": sheet([pair_panels(two_views, busiest_cell(two_views.positives))], dpi=DPI)}
     chosen = [images[number].permute(1, 2, 0).numpy() for number in shown]
     rows = {"Images": chosen}
     for name, network in networks.items():
-        maps = [network.stages(whole_image(image))["trunk"] for image in chosen]
-        rows[f"Dense features {name}"] = component_colours(maps)  # the same colours in all images
+        rows[f"Dense features {name}"] = coloured(settings, network, chosen)
     aspects = [image.shape[1] / image.shape[0] for image in chosen]
     panels = [[colours_panel("", row[n], aspect) for n, aspect in enumerate(aspects)] for row in rows.values()]
     titled = [[row[0]._replace(title=title), *row[1:]] for title, row in zip(rows, panels, strict=True)]

@@ -13,7 +13,8 @@ def batch_statistics(module: nn.Module) -> Iterator[None]:
 
     The running statistics of a new network say nothing (0 and 1), those of a young one lag behind: by them, a
     comparison before and after training would measure the statistics. Those of the batch treat both alike,
-    as in training, though without synchronisation: one rank may evaluate alone.
+    as in training, though without synchronisation: one rank may evaluate alone. torch's `update_bn` would put the
+    module into training mode, where synchronised BatchNorm waits for the other ranks, and leave its statistics changed.
     """
     modes = {part: part.training for part in module.modules()}
     norms = [part for part in modes if isinstance(part, _BatchNorm)]

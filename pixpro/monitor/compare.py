@@ -36,6 +36,7 @@ TITLES = {
     "data_wait": "share of time waiting for data",
     "memory_gb": "peak memory in GB",
     "matching": "dense matching accuracy",
+    "cells_named": "cells named by a linear classifier",
 }
 DEFAULT = ("loss", "target_rank", "target_std", "grad_norm", "lr", "matching")
 

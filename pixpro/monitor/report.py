@@ -88,7 +88,7 @@ def told(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def first_and_last(rows: Sequence[Row], names: Sequence[str]) -> list[tuple[str, str, str]]:
+def first_and_last(rows: Sequence[Row], names: Sequence[str]) -> list[tuple[str, ...]]:
     """Title, first and last value of each number that was recorded."""
     curves = [(name, curve(rows, name)) for name in names]
     return [(TITLES.get(name, name), told(points[0][1]), told(points[-1][1])) for name, points in curves if points]
@@ -118,7 +118,10 @@ def scores_section(rows: Sequence[Row]) -> Section:
     first, last = measured[0]["step"], measured[-1]["step"]
     heads = ("score", "untrained" if first == 0 else f"step {first}", f"step {last}")
     note = [] if first == 0 else ["What the untrained network scored was not recorded."]
-    return Section("Scores", note, table=Table(heads, first_and_last(measured, names)))
+    numbers = first_and_last(measured, names)
+    if first == last:
+        heads, numbers = heads[::2], [row[::2] for row in numbers]
+    return Section("Scores", note, table=Table(heads, numbers))
 
 
 def curves_section(rows: Sequence[Row]) -> Section:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import train
+from pixpro.checkpoints.trunk import trunk_of
 from pixpro.monitor.report import main, report_line, write_report
 from pixpro.monitor.rows import Rows
 from pixpro.visualize.ends import untrained
@@ -94,13 +95,15 @@ def test_the_untrained_network_is_the_one_that_the_run_began_with(trained):
     state = torch.get_rng_state()
     network = untrained(json.loads((run / "config.json").read_text()))
     assert torch.equal(torch.get_rng_state(), state)
-    parts = {"": network.trunk, "projector.": network.projector}
-    for prefix, part in parts.items():
-        for name, value in part.named_parameters():
-            assert torch.equal(value, first[f"encoder.{prefix}{name}"]), name
+    trunk = trunk_of(first)
+    assert network.trunk.state_dict().keys() == {f"pyramid.body.{name}" for name in trunk}
+    for name, value in network.trunk.state_dict().items():
+        assert torch.equal(value, trunk[name.removeprefix("pyramid.body.")]), name
+    for name, value in network.projector.state_dict().items():
+        assert torch.equal(value, first[f"encoder.projector.{name}"]), name
     assert torch.equal(network.propagation.transform.weight, first["propagation.transform.weight"])
-    last = torch.load(run / "last.pth.tar", weights_only=True)["model"]
-    assert not torch.equal(last["encoder.conv1.weight"], network.trunk.conv1.weight)
+    last = trunk_of(torch.load(run / "last.pth.tar", weights_only=True)["model"])
+    assert not torch.equal(last["conv1.weight"], trunk["conv1.weight"])
 
 
 def test_what_was_said_is_told_once_with_its_last_step(tmp_path):
