@@ -79,13 +79,13 @@ run_ranks() {
 }
 
 [ $# -gt 0 ] || set -- "${ALL[@]}"
-mkdir -p "$OUT" || exit 1
 for name in "$@"; do
     case " ${ALL[*]} " in
         *" $name "*) ;;
-        *) echo "first_gpu.sh: no part \"$name\"; there are: ${ALL[*]}" >&2 && exit 2 ;;
+        *) echo "first_gpu.sh: no part \"$name\"; there are: ${ALL[*]}" >&2; exit 2 ;;
     esac
 done
+mkdir -p "$OUT" || exit 1
 [ -d "$OUT/photos" ] || python -c "
 from pathlib import Path; import sys; sys.path.insert(0, '.')
 from benchmarks.pipeline import photos; photos.write(Path(sys.argv[1]), 64)" "$OUT/photos"
