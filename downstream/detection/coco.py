@@ -58,11 +58,11 @@ def read_pair(
     files may number their categories differently. train_split: None to test alone, with classes. part: of the
     training images.
     """
-    test = read_split(data, test_split)
-    if train_split is None:
+    train = None if train_split is None else read_split(data, train_split)
+    test, notes = read_split(data, test_split), []
+    if train is None:
         class_names, left_out = choose_classes([test.file], classes)
         return CocoPair(None, test, class_names, [*test.file.notes, *left_out])
-    train, notes = read_split(data, train_split), []
     if part is not None:
         whole = len(train.file.images)
         train = train._replace(file=only_images(train.file, part.chosen(whole)))

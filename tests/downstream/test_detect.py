@@ -78,7 +78,8 @@ def assert_equal(first: object, second: object) -> None:
 def test_a_run_leaves_results_pictures_curves_and_a_table(finished: tuple[Path, str], scenes: Path):
     folder, out = finished
     assert "linear rule: batch 16 -> 2, learning rate 0.02 -> 0.0025, iterations 24000 -> 4" in out
-    assert "PixPro, 400 epochs" in out and "60.2     83.8     67.7" in out and "none, test, 4 iterations of 2" in out
+    assert "PixPro, 400 epochs" in out and "none, test, 4 iterations of 2" in out
+    assert ["60.2", "83.8", "67.7"] in [line.split()[-3:] for line in out.splitlines()]
     assert "not to be compared" in out
     results = json.loads((folder / "results.json").read_text())
     assert {"AP", "AP50", "AP75"} <= results["scores"].keys() and results["recipe"]["iterations"] == 4
