@@ -12,8 +12,7 @@ import train
 from benchmarks.evidence.trunk import small_trunk
 from pixpro.checkpoints.checkpoint import LAST, load
 from pixpro.config import parse_args, settle
-from pixpro.data.held_out import open_pairs
-from pixpro.images import open_images
+from pixpro.data.held_out import held_out_pairs
 from pixpro.method import model as method
 from pixpro.method import ppm
 from pixpro.method.encoder import Encoder
@@ -31,8 +30,7 @@ MARGIN = {"pixpro": 0.01, "pixcontrast": 0.033}  # of dense matching accuracy, c
 
 @cache
 def pairs():
-    held_out = str(sample_scenes() / "held_out")
-    return open_pairs(open_images([held_out]), [held_out], 64, "image")
+    return held_out_pairs(sorted((sample_scenes() / "held_out").glob("*.jpg")), 64)
 
 
 def matching(encoder: Encoder) -> float:
