@@ -15,8 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import train
-from benchmarks.evidence.rows import cell
 from benchmarks.evidence.trunk import small_trunk
+from downstream.probes.score_table import cell
 from pixpro.checkpoints.checkpoint import LAST, load
 from pixpro.config import parse_args, settle
 from pixpro.data.held_out import open_pairs

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from downstream.probes.score_table import mean_and_spread
+from downstream.probes.score_table import cell
 
 Row = dict
 
@@ -43,14 +43,7 @@ def part_table(scale: str, arch: str, trained_on: str, scored_on: str, methods: 
     lines = [title, "", f"| (seeds) | images seen | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
     for method, rows in methods.items():
         seen = max(row["images_seen"] for row in rows)
-        cells = [cell([row["scores"][name] for row in rows if name in row["scores"]]) for name in names]
+        found = [[row["scores"][name] for row in rows if name in row["scores"]] for name in names]
+        cells = [cell(values) if values else "" for values in found]
         lines.append(f"| {method} ({len(rows)}) | {seen or ''} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def cell(values: list[float]) -> str:
-    """Mean and standard deviation in per cent."""
-    if not values:
-        return ""
-    mean, spread = mean_and_spread(values)
-    return f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if spread is not None else "")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks.evidence.data import Photographs
 from benchmarks.evidence.trunk import maps_until, trunk_model
-from downstream.probes.frozen_trunk import read_image
+from downstream.common.pictures import read_picture
 from downstream.probes.mask_scores import cell_labels, class_map, count_classes
 from pixpro.checkpoints.checkpoint import save
 from pixpro.data.augment import augment, draw_colour
@@ -65,7 +65,7 @@ def picked(count: int, batch: int, step: int, seed: int) -> list[int]:
 def example(file: tuple[Path, int | Path], key: str, size: int, classes: int) -> tuple[Tensor, Tensor | int]:
     """A random crop (3, size, size) uint8 as in pre-training, and its class, or its cells' classes' shares."""
     rng = random.Random(key)
-    image = read_image(file[0])
+    image = read_picture(file[0])
     height, width = image.shape[1:]
     crop, flip = draw_crop(rng, height, width), rng.random() < 0.5
     pixels = crop_pixels(image, crop, flip, size).permute(2, 0, 1)

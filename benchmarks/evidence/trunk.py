@@ -1,6 +1,7 @@
 """A trunk of five convolutions in place of a ResNet: what a CPU core pre-trains in minutes."""
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from downstream.probes.frozen_trunk import trunk_only
 from pixpro import load_backbone
 from pixpro.checkpoints.checkpoint import load
 from pixpro.checkpoints.trunk import trunk_of
+from pixpro.method.trunks import TRUNK, new_backbone
 
 SMALL = "five convolutions"  # its name as an arch
 
@@ -49,7 +51,7 @@ def trunk_model(arch: str, checkpoint: Path | None, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if arch != SMALL:
-            return torchvision.models.get_model(arch, weights=None, zero_init_residual=True)
+            return new_backbone(arch)
         model = FiveConvolutions()
     if checkpoint is not None:
         missing, unexpected = model.load_state_dict(trunk_of(load(checkpoint)["model"]), strict=False)
@@ -57,6 +59,9 @@ def trunk_model(arch: str, checkpoint: Path | None, seed: int = 0) -> nn.Module:
     return model
 
 
-def maps_until(model: nn.Module, last: str = "layer4") -> nn.Sequential:
+def maps_until(model: nn.Module, last: str = "layer4") -> nn.Module:
     """Its maps up to a stage as one frozen module in evaluation mode."""
+    if isinstance(model, FiveConvolutions):
+        names = TRUNK[: TRUNK.index(last) + 1]
+        return nn.Sequential(OrderedDict((name, getattr(model, name)) for name in names)).eval().requires_grad_(False)
     return trunk_only(model, int(last[-1]) + 1)

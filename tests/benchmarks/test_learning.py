@@ -16,7 +16,7 @@ from benchmarks.evidence.pretrain import METHODS, SCALES, arguments, epochs_of
 from benchmarks.evidence.rows import table
 from benchmarks.evidence.scoring import scores_of
 from benchmarks.evidence.trunk import SMALL, maps_until, small_trunk, trunk_model
-from downstream.probes.frozen_trunk import read_image
+from downstream.common.pictures import read_picture
 from pixpro.checkpoints.checkpoint import save
 from pixpro.config import parse_args, settle
 from pixpro.errors import UserError
@@ -120,7 +120,7 @@ def test_a_crop_of_the_ceiling_keeps_its_mask(tmp_path):
     image = Image.new("RGB", (64, 64), (0, 0, 0))
     image.paste((255, 0, 0), (0, 0, 30, 64)), mask.paste(1, (0, 0, 30, 64))
     image.save(tmp_path / "image.png"), mask.save(tmp_path / "mask.png")
-    assert read_image(tmp_path / "image.png").shape == (3, 64, 64)
+    assert read_picture(tmp_path / "image.png").shape == (3, 64, 64)
     for number in range(12):
         pixels, shares = supervised.example((tmp_path / "image.png", tmp_path / "mask.png"), f"k{number}", 32, 2)
         red = F.adaptive_avg_pool2d(pixels[0].float()[None] / 255, 4).flatten()
