@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from pixpro.checkpoints.checksum import checksum
 
 import train
 from downstream import segment
 from pixpro import load_backbone
 from pixpro.checkpoints import checkpoint
+from pixpro.checkpoints.checkpoint import checksum
 from pixpro.checkpoints.export import export
 from pixpro.config import parse_args
 from pixpro.method.encoder import Encoder
