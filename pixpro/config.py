@@ -1,6 +1,7 @@
 """Every setting once: name, type, default, help; the command line is made from it, and its open ends are filled in."""
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,13 +57,11 @@ class Config:
         low=0,
         high=0.9,
     )
-    cells: str = setting(
-        RUNS, "", "the backbone's map that the loss sees, of stride 4 to 32: short for --neck stage and its level", MAPS
-    )
     neck: str = setting(
         REFUSED,
         "none",
-        "what sits on the backbone: nothing (32 pixels a cell), a feature pyramid, or nothing on one stage of it",
+        "what sits on the backbone: nothing (32 pixels a cell), a feature pyramid, or nothing on one stage of it "
+        "(--cells c4 is short for --neck stage --levels 4, c5 for none)",
         NECKS,
     )
     levels: list[int] = setting(
@@ -208,11 +207,30 @@ def parse_args(argv: list[str] | None = None) -> Config:
     """The configuration that a command line asks for; exits with code 2 and one line when it makes no sense."""
     description = "Pre-train a backbone on unlabelled images with PixPro or PixContrast."
     parser = partial(build_parser, Config, prog="train.py", description=description)
+    try:
+        argv = spelled_out(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        parser({}).error(str(error))
     given = parser({}).parse_args(argv)
     if given.demo or given.recipe == "small":
         small = SMALL_PIXPRO if given.loss == "pixpro" else SMALL
         given = parser(small | DEMO if given.demo else small).parse_args(argv)
     return Config(**vars(given))
+
+
+def spelled_out(argv: list[str]) -> list[str]:
+    """The command line with `--cells MAP` as what it is short for: `--neck stage` and the map's level."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--cells=") else [word])]
+    if "--cells" not in words:
+        return argv
+    place = words.index("--cells")
+    cells = "".join(words[place + 1 : place + 2])
+    if cells not in MAPS:
+        raise UserError(f"--cells {cells}: expected one of {', '.join(MAPS)}")
+    if any(word.partition("=")[0] in ("--neck", "--levels") for word in words):
+        raise UserError(f"--cells {cells} is short for --neck and --levels; give it or them")
+    stage = ["--neck", "none"] if cells == MAPS[-1] else ["--neck", "stage", "--levels", cells[1:]]
+    return words[:place] + stage + words[place + 2 :]
 
 
 def recipe_line(config: Config) -> str:
@@ -224,21 +242,9 @@ def recipe_line(config: Config) -> str:
     return f"recipe {config.recipe}: {' '.join(flags)}\n"
 
 
-def with_cells(config: Config) -> Config:
-    """The configuration with --cells as the settings that it is short for."""
-    if not config.cells:
-        return config
-    if config.neck == "fpn":
-        raise UserError(f"--cells {config.cells} --neck fpn: with a pyramid, --levels chooses the maps of the loss")
-    if config.cells == MAPS[-1]:
-        return dataclasses.replace(config, cells="", neck="none")
-    return dataclasses.replace(config, cells="", neck="stage", levels=[int(config.cells[1:])])
-
-
 def settle(config: Config) -> Config:
     """The configuration with its open ends filled in; UserError when it makes no sense. Nothing is written."""
     Interval.parse(config.save_every)
-    config = with_cells(config)
     if config.neck == "stage" and len(set(config.levels)) != 1:
         given = " ".join(map(str, config.levels))
         raise UserError(f"--neck stage --levels {given}: expected one level, such as --levels 3 (8 pixels a cell)")

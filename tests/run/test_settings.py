@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ OTHER = {
     ],
     "loss": ["pixcontrast"],
     "arch": ["resnet34"],
+    "drop_path": ["0.5"],
     "neck": ["fpn"],
     "levels": ["4", "5"],
     "hidden_dim": ["16"],
@@ -80,7 +82,12 @@ OTHER = {
 }
 # Settings that only some methods have.
 CONTRAST = ["--loss", "pixcontrast"]
-METHOD = {"temperature": CONTRAST, "instance_temperature": ["--instance_weight", "1", "--instance_loss", "contrast"]}
+BRANCHES = ["--arch", "timm/test_convnext"]
+METHOD = {
+    "drop_path": BRANCHES,
+    "temperature": CONTRAST,
+    "instance_temperature": ["--instance_weight", "1", "--instance_loss", "contrast"],
+}
 
 
 def names(kind: str) -> list[str]:
@@ -145,6 +152,8 @@ def resumed(place: Path, state: Path, output: Path, more: list[str]) -> Run:
 def test_a_setting_that_is_said_to_take_effect_on_resume_changes_the_weights(place, whole, tmp_path, name):
     if name == "decode" and not torch.cuda.is_available():
         pytest.skip("GPUs decode JPEG files, CPUs do not")
+    if name == "drop_path":
+        pytest.importorskip("timm")
     method = METHOD.get(name, [])
     undisturbed = whole(*method)
     run = resumed(place, undisturbed / "0002.pth.tar", tmp_path / "run", [*method, *other(name, place)])
@@ -191,7 +200,8 @@ def differ_in_each(place: Path) -> None:
 
     def each(usual: Config, process: Process) -> None:
         for name in shared_settings(usual):
-            argv = arguments(place / "data", place / "run", *(other(name, place) if process.rank else []))
+            method = METHOD["drop_path"] if name == "drop_path" and find_spec("timm") else []
+            argv = arguments(place / "data", place / "run", *method, *(other(name, place) if process.rank else []))
             try:
                 work(parse_args(argv), process)
                 print(f"{name}: accepted", flush=True)
@@ -212,6 +222,8 @@ def refusals(place) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("name", list(shared_settings(parse_args([]))))
 def test_a_setting_that_may_not_differ_between_processes_is_refused(refusals, name):
+    if name == "drop_path":
+        pytest.importorskip("timm")
     assert refusals[0][name] == refusals[1][name]
     assert f"process 1 has {name} = " in refusals[0][name]
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from pixpro.checkpoints.checksum import checksum
 
 import train
 from downstream import segment
 from pixpro import load_backbone
 from pixpro.checkpoints import checkpoint
+from pixpro.checkpoints.checkpoint import checksum
 from pixpro.checkpoints.export import export
+from pixpro.config import parse_args
 from pixpro.method.encoder import Encoder
 from pixpro.method.timm_models import MAPS, is_timm
 from pixpro.method.trunks import Pyramid
@@ -188,7 +189,6 @@ def test_without_timm_a_run_ends_in_one_line(data, tmp_path):
     ("arch", "more", "said"),
     [
         ("timm/vit_tiny_patch16_224", (), "gives maps of stride 16; a pyramid of strides 4, 8, 16 and 32 is needed"),
-        ("timm/convnext_atto", ("--cells", "c4", "--neck", "fpn"), "--levels chooses the maps of the loss"),
         ("resnet18", ("--drop_path", "0.1"), "drop path is for backbones of timm"),
         ("resnet18", ("--init", "timm"), "--init timm is for --arch timm/NAME"),
         ("timm/convnext_atto", ("--init", "imagenet"), "use --init timm"),
@@ -200,3 +200,18 @@ def test_settings_that_cannot_be_are_one_line(data, tmp_path, capsys, arch, more
     error = capsys.readouterr().err
     assert said in error and error.startswith("error: ") and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_cells_is_short_for_a_neck_and_its_level(capsys):
+    assert parse_args(["--cells", "c4"]) == parse_args(["--neck", "stage", "--levels", "4"])
+    assert parse_args(["--cells=c2", "--dim", "8"]) == parse_args(["--neck", "stage", "--levels", "2", "--dim", "8"])
+    assert parse_args(["--recipe", "small", "--cells", "c5"]).neck == "none"
+    for argv, said in (
+        (["--cells", "c9"], "c2, c3, c4, c5"),
+        (["--cells"], "c2, c3"),
+        (["--cells=c3", "--neck", "fpn"], "short"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            parse_args(argv)
+        error = capsys.readouterr().err
+        assert end.value.code == 2 and said in error and error.startswith("error: ") and error.count("\n") == 1
