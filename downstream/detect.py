@@ -1,17 +1,19 @@
 #!/usr/bin/env python
-"""Fine-tune a pre-trained trunk as a detector, on torchvision alone: Faster R-CNN C4 with the extra BatchNorm.
+"""Fine-tune a pre-trained trunk as a detector, on torchvision alone: Faster R-CNN C4, or Mask R-CNN FPN.
 
     python detect.py --data DATA --weights CHECKPOINT                     VOC 07+12 -> VOC 07 test, 24k iterations
     python detect.py --data COCO --layout coco --weights CHECKPOINT       train2017 -> val2017, 90k iterations, boxes
+    python detect.py --data COCO --layout coco --detector fpn --weights CHECKPOINT     any backbone; boxes and masks
     python detect.py --data DATA --weights CHECKPOINT --batch-size 4      another batch: the schedule is scaled
     python detect.py --data MY_FOLDER --weights CHECKPOINT --batch-size 4 --iterations 2000       your own, VOC's layout
     python detect.py --data DATA --weights output/RUN/last.pth.tar --eval-only                    test it again
     python detect.py predict IMAGE... --weights output/RUN/last.pth.tar                           pictures and JSON
 
-The same detector as detectron2's in train_voc.py, for machines where detectron2 cannot be built. It uses every GPU of
+The same detectors as detectron2's in train_voc.py and train_coco.py, where detectron2 cannot be had. --detector c4
+takes ResNets, fpn any backbone, and the pre-trained pyramid of --neck fpn with it. It uses every GPU of
 the machine (--nproc for fewer, or for processes on a CPU), or runs under torchrun. CHECKPOINT is whatever
 pixpro.load_backbone reads; `none` is a trunk at random. DATA holds VOC2007 and VOC2012, or is itself a folder with
-Annotations, ImageSets/Main and JPEGImages; docs/detect.md has the rest. Masks are not trained.
+Annotations, ImageSets/Main and JPEGImages; docs/detect.md has the rest.
 """
 
 import argparse
@@ -104,7 +106,7 @@ def report(
     write_json(args.output_dir / "results.json", {"scores": scores, **cost, **facts})
     trained = "" if args.eval_only else f", {recipe.iterations} iterations of {recipe.batch}"
     label = f"{Path(args.weights).name}, {args.test_split}{trained}"
-    print(table(args.layout, label, scores, comparable=options.published(args) and not args.eval_only))
+    print(table(args.layout, args.detector, label, scores, comparable=options.published(args) and not args.eval_only))
     more = "" if args.eval_only else f", {checkpoint.LAST}, metrics.jsonl"
     print(f"wrote {args.output_dir}/results.json, pictures/{more}")
 

@@ -14,7 +14,8 @@ class AnnotatedImage:
     """One image file and its objects.
 
     boxes: (n, 4) float32, x0 y0 x1 y1 in pixels with the image's corner at 0; labels: (n,) int64 from 1;
-    ignored: (n,) bool, objects that no score counts (VOC: difficult, COCO: crowd).
+    ignored: (n,) bool, objects that no score counts (VOC: difficult, COCO: crowd). masks: a run-length code of
+    pycocotools for each object, where masks are trained.
     """
 
     image_id: str
@@ -24,10 +25,13 @@ class AnnotatedImage:
     boxes: np.ndarray
     labels: np.ndarray
     ignored: np.ndarray
+    masks: tuple[dict[str, Any], ...] = ()
 
     def only(self, wanted: np.ndarray) -> "AnnotatedImage":
         """The same image with some of its objects; wanted: (n,) bool."""
-        return replace(self, boxes=self.boxes[wanted], labels=self.labels[wanted], ignored=self.ignored[wanted])
+        masks = tuple(mask for mask, keep in zip(self.masks, wanted, strict=True) if keep) if self.masks else ()
+        kept = {name: getattr(self, name)[wanted] for name in ("boxes", "labels", "ignored")}
+        return replace(self, **kept, masks=masks)
 
     def visible(self) -> np.ndarray:
         """(n,) bool: the boxes that have an area inside the image."""

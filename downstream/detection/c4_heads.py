@@ -1,6 +1,7 @@
-"""The second stage of the C4 detector: res4 features + proposals -> classes and boxes, through res5 per region.
+"""The second stage of a detector: features + proposals -> classes and boxes; and the C4 detector's parts of it.
 
-This is detectron2's Res5ROIHeads with the extra BatchNorm after res5 (`Res5ROIHeadsExtraNorm`). What torchvision does
+With `RegionPool` and `Res5` this is detectron2's Res5ROIHeads with the extra BatchNorm after res5
+(`Res5ROIHeadsExtraNorm`), with those of fpn_heads.py its StandardROIHeads. What torchvision does
 otherwise is overridden: RoIAlign (not aligned, 2 x 2 samples), box loss (smooth L1), the initial predictor, and
 boxes thinner than 0.01 px, which it drops before NMS. Class 0 is the background, as in torchvision.
 """
@@ -58,9 +59,18 @@ class Predictor(nn.Module):
 class RegionHeads(RoIHeads):
     """Detections from proposals, or in training the two losses of the second stage."""
 
-    def __init__(self, head: Res5, predictor: Predictor, *, regions_per_image: int) -> None:
+    def __init__(
+        self,
+        pool: nn.Module,
+        head: nn.Module,
+        predictor: Predictor,
+        masks: nn.Module | None = None,
+        *,
+        regions_per_image: int,
+    ) -> None:
+        """pool, head: features + boxes -> maps of the regions -> a vector for each. masks: fpn_heads.py's, or none."""
         super().__init__(
-            RegionPool(),
+            pool,
             head,
             predictor,
             fg_iou_thresh=0.5,
@@ -72,6 +82,7 @@ class RegionHeads(RoIHeads):
             nms_thresh=0.5,
             detections_per_img=100,
         )
+        self.masks = masks
 
     def forward(
         self,
@@ -82,11 +93,15 @@ class RegionHeads(RoIHeads):
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         """Detections (empty in training) and losses (empty in testing)."""
         if self.training:
-            proposals, _, labels, box_targets = self.select_training_samples(proposals, targets)
+            proposals, matches, labels, box_targets = self.select_training_samples(proposals, targets)
         scores, offsets = self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, image_shapes)))
         if self.training:
-            return [], region_losses(scores, offsets, torch.cat(labels), torch.cat(box_targets))
-        return self.detections(scores, offsets, proposals, image_shapes), {}
+            losses = region_losses(scores, offsets, torch.cat(labels), torch.cat(box_targets))
+            if self.masks:
+                losses["loss_mask"] = self.masks.loss(features, proposals, labels, matches, targets, image_shapes)
+            return [], losses
+        found = self.detections(scores, offsets, proposals, image_shapes)
+        return self.masks.add_to(found, features, image_shapes) if self.masks else found, {}
 
     def detections(
         self, scores: Tensor, offsets: Tensor, proposals: list[Tensor], image_shapes: list[tuple[int, int]]

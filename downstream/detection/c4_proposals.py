@@ -1,4 +1,6 @@
-"""The first stage of the C4 detector: res4 features -> proposals, with the losses and settings of detectron2.
+"""The first stage of a detector: feature maps -> proposals, with the losses and settings of detectron2.
+
+The C4 detector has one map with anchors of five sizes, the FPN detector five maps with anchors of one size each.
 
 torchvision's region proposal network differs from detectron2's in six places; each is overridden here: anchors
 (rounded, ratio by ratio), box loss (smooth L1), loss normaliser (sampled anchors), NMS order (by probability, where
@@ -14,43 +16,61 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import boxes as box_ops
 
-STRIDE = 16  # input pixels per cell of res4
+Levels = tuple[tuple[int, tuple[int, ...]], ...]  # of each map: its stride in input pixels, the sizes of its anchors
+
+STRIDE = 16  # of res4
 ANCHOR_SIZES = (32, 64, 128, 256, 512)
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)  # height / width
+C4_LEVELS: Levels = ((STRIDE, ANCHOR_SIZES),)
 
 
 class CellAnchors(nn.Module):
-    """15 anchors around the corner of every res4 cell; follows DefaultAnchorGenerator, offset 0."""
+    """Anchors of every size and ratio around the corner of each cell; follows DefaultAnchorGenerator, offset 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, levels: Levels = C4_LEVELS) -> None:
         super().__init__()
-        boxes = []
-        for size in ANCHOR_SIZES:
-            for ratio in ANCHOR_RATIOS:
-                width = math.sqrt(size**2 / ratio)
-                height = ratio * width
-                boxes.append([-width / 2, -height / 2, width / 2, height / 2])
-        self.register_buffer("boxes", torch.tensor(boxes), persistent=False)
+        self.strides = tuple(stride for stride, _ in levels)
+        for number, (_, sizes) in enumerate(levels):
+            self.register_buffer(f"boxes{number}", centred_boxes(sizes), persistent=False)
 
     def forward(self, images: ImageList, features: list[Tensor]) -> list[Tensor]:
-        """Anchors of every image, each (H * W * 15, 4) in pixels, cell by cell."""
-        height, width = features[0].shape[-2:]
-        y = torch.arange(height, device=self.boxes.device, dtype=torch.float32) * STRIDE
-        x = torch.arange(width, device=self.boxes.device, dtype=torch.float32) * STRIDE
-        y, x = torch.meshgrid(y, x, indexing="ij")
-        corners = torch.stack((x, y, x, y), dim=-1).reshape(-1, 1, 4)
-        anchors = (corners + self.boxes).reshape(-1, 4)
+        """Anchors of every image, each (cells x anchors of a cell, 4) in pixels, map by map and cell by cell."""
+        parts = []
+        for number, (stride, cells) in enumerate(zip(self.strides, features, strict=True)):
+            boxes = getattr(self, f"boxes{number}")
+            height, width = cells.shape[-2:]
+            y = torch.arange(height, device=boxes.device, dtype=torch.float32) * stride
+            x = torch.arange(width, device=boxes.device, dtype=torch.float32) * stride
+            y, x = torch.meshgrid(y, x, indexing="ij")
+            corners = torch.stack((x, y, x, y), dim=-1).reshape(-1, 1, 4)
+            parts.append((corners + boxes).reshape(-1, 4))
+        anchors = torch.cat(parts)
         return [anchors for _ in images.image_sizes]
 
 
-class ProposalNetwork(RegionProposalNetwork):
-    """Region proposals from res4, and the two losses that train them (modeling/proposal_generator/rpn.py)."""
+def centred_boxes(sizes: tuple[int, ...]) -> Tensor:
+    """(sizes x ratios, 4) boxes around 0, size by size, not rounded."""
+    boxes = []
+    for size in sizes:
+        for ratio in ANCHOR_RATIOS:
+            width = math.sqrt(size**2 / ratio)
+            height = ratio * width
+            boxes.append([-width / 2, -height / 2, width / 2, height / 2])
+    return torch.tensor(boxes)
 
-    def __init__(self, channels: int, *, pre_nms: tuple[int, int], post_nms: tuple[int, int]) -> None:
-        """channels: of res4; pre_nms, post_nms: boxes kept before and after NMS, in training and in testing."""
+
+class ProposalNetwork(RegionProposalNetwork):
+    """Region proposals from maps, and the two losses that train them (modeling/proposal_generator/rpn.py)."""
+
+    def __init__(
+        self, channels: int, *, pre_nms: tuple[int, int], post_nms: tuple[int, int], levels: Levels = C4_LEVELS
+    ) -> None:
+        """channels: of each map; pre_nms, post_nms: boxes kept before NMS (of each map) and after it (of all), in
+        training and in testing.
+        """
         super().__init__(
-            CellAnchors(),
-            RPNHead(channels, len(ANCHOR_SIZES) * len(ANCHOR_RATIOS)),
+            CellAnchors(levels),
+            RPNHead(channels, len(levels[0][1]) * len(ANCHOR_RATIOS)),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
@@ -68,16 +88,21 @@ class ProposalNetwork(RegionProposalNetwork):
         num_anchors_per_level: list[int],
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Best boxes of every image and their logits, most object-like first (find_top_rpn_proposals)."""
-        logits = objectness.detach().reshape(proposals.shape[0], -1)
-        logits, order = logits.topk(min(self.pre_nms_top_n(), logits.shape[1]), dim=1)
+        best, orders, start = [], [], 0
+        for of_level in objectness.detach().reshape(proposals.shape[0], -1).split(num_anchors_per_level, dim=1):
+            values, order = of_level.topk(min(self.pre_nms_top_n(), of_level.shape[1]), dim=1)
+            best.append(values)
+            orders.append(order + start)
+            start += of_level.shape[1]
+        logits, order = torch.cat(best, dim=1), torch.cat(orders, dim=1)
+        of = torch.cat([torch.full_like(values[0], i, dtype=torch.int64) for i, values in enumerate(best)])
         kept_boxes, kept_logits = [], []
         for boxes, scores, picked, size in zip(proposals, logits, order, image_shapes, strict=True):
             boxes = boxes[picked]
             finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
-            boxes, scores = box_ops.clip_boxes_to_image(boxes[finite], size), scores[finite]
+            boxes, scores, level = box_ops.clip_boxes_to_image(boxes[finite], size), scores[finite], of[finite]
             filled = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-            boxes, scores = boxes[filled], scores[filled]
-            level = torch.zeros_like(scores, dtype=torch.int64)
+            boxes, scores, level = boxes[filled], scores[filled], level[filled]
             keep = box_ops.batched_nms(boxes.float(), scores, level, self.nms_thresh)[: self.post_nms_top_n()]
             kept_boxes.append(boxes[keep])
             kept_logits.append(scores[keep])

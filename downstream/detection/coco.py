@@ -13,6 +13,7 @@ from downstream.common.pictures import raise_first
 from downstream.common.split_files import file_inside
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, trainable
 from downstream.detection.coco_json import CocoFile, read_coco
+from downstream.detection.coco_masks import encode_mask, without_mask
 from downstream.detection.own_data import coco_files
 from downstream.detection.part import Part
 from pixpro.errors import UserError
@@ -40,9 +41,10 @@ def load_coco(
     test_split: str,
     classes: Sequence[str] | None = None,
     part: Part | None = None,
+    masks: bool = False,
 ) -> DetectionSet:
-    """Images of two JSON files; the arguments are those of `read_pair`."""
-    return as_set(read_pair(data, train_split, test_split, classes, part))
+    """Images of two JSON files, those to train on with their masks if asked for; else as `read_pair` takes it."""
+    return as_set(read_pair(data, train_split, test_split, classes, part), masks)
 
 
 def read_pair(
@@ -86,12 +88,12 @@ def choose_classes(files: list[CocoFile], classes: Sequence[str] | None) -> tupl
     return class_names, [told] if others else []
 
 
-def as_set(pair: CocoPair) -> DetectionSet:
-    """The two splits as annotated images; crowds are not trained on."""
+def as_set(pair: CocoPair, masks: bool = False) -> DetectionSet:
+    """The two splits as annotated images; crowds are not trained on. masks: whether those of the training are read."""
     numbers = {name: number for number, name in enumerate(pair.class_names, start=1)}
     train = []
     if pair.train is not None:
-        train = [image.only(~image.ignored) for image in annotated(pair.train, numbers)]
+        train = [image.only(~image.ignored) for image in annotated(pair.train, numbers, masks)]
         train = trainable(train, str(pair.train.file.path))
     test, truth = annotated(pair.test, numbers), renumbered(pair.test.file, numbers)
     return DetectionSet(train, test, pair.class_names, tuple(pair.notes), truth)
@@ -118,9 +120,16 @@ def names_used(file: CocoFile) -> list[str]:
     return [item["name"] for item in file.categories if item["id"] in used]
 
 
-def annotated(split: CocoSplit, numbers: dict[str, int]) -> list[AnnotatedImage]:
-    """All images of a split, by id, with the objects of the numbered classes."""
+def annotated(split: CocoSplit, numbers: dict[str, int], masks: bool = False) -> list[AnnotatedImage]:
+    """All images of a split, by id, with the objects of the numbered classes, and with their masks if asked for."""
     file, folder = split
+    if masks:
+        bad = next(iter(without_mask(file.images, [a for a in file.annotations if not a["iscrowd"]])), None)
+        if bad:
+            raise UserError(
+                f"{file.path}: annotation {bad[0]['id']} has no mask that can be trained on ({bad[1]}); mend it, or "
+                "train boxes alone with --no-masks"
+            )
     labels = {item["id"]: numbers.get(item["name"], 0) for item in file.categories}
     objects = defaultdict(list)
     for item in file.annotations:
@@ -144,6 +153,9 @@ def annotated(split: CocoSplit, numbers: dict[str, int]) -> list[AnnotatedImage]
                 np.array(corners, np.float32).reshape(-1, 4),
                 np.array([labels[entry["category_id"]] for entry in found], np.int64),
                 np.array([bool(entry["iscrowd"]) for entry in found], bool),
+                tuple(encode_mask(entry["segmentation"], item["height"], item["width"]) for entry in found)
+                if masks
+                else (),
             )
         )
     raise_first(complaints)

@@ -1,4 +1,4 @@
-"""Detections on COCO images -> box AP as COCO defines it, by pycocotools."""
+"""Detections on COCO images -> AP of boxes or masks as COCO defines it, by pycocotools."""
 
 import contextlib
 import io
@@ -11,10 +11,11 @@ from downstream.detection.voc_ap import Detections
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
-def coco_scores(truth: dict[str, Any], detections: Mapping[str, Detections]) -> dict[str, float]:
+def coco_scores(truth: dict[str, Any], detections: Mapping[str, Detections], kind: str = "bbox") -> dict[str, float]:
     """AP, AP50, AP75, APs, APm, APl in percent over all images of the truth, which is DetectionSet's.
 
-    A size of which there is no object has no AP: that name is left out.
+    kind: bbox for boxes, segm for masks, which the detections then have. A size of which there is no object has no AP:
+    that name is left out.
     """
     from pycocotools.cocoeval import COCOeval
 
@@ -25,11 +26,16 @@ def coco_scores(truth: dict[str, Any], detections: Mapping[str, Detections]) -> 
             result.boxes.tolist(), result.scores.tolist(), result.labels.tolist(), strict=True
         )
     ]
+    if kind == "segm":
+        masks = [mask for result in detections.values() for mask in result.masks]
+        for item, mask in zip(found, masks, strict=True):
+            del item["bbox"]  # the area that sizes go by is then the mask's
+            item["segmentation"] = mask
     if not found:
         return dict.fromkeys(NAMES, 0.0)
     coco = parse(truth)
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
+        evaluation = COCOeval(coco, coco.loadRes(found), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -1,6 +1,7 @@
 """Annotated images -> batches: resized as Pillow does on bytes, flipped, grouped by shape; the same after a resume."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,11 +29,15 @@ class TrainImages(Dataset):
         height, width = pixels.shape[:2]
         boxes = image.boxes * (np.array([width, height, width, height]) / ([image.width, image.height] * 2))
         boxes = boxes.clip(0, [width, height, width, height]).astype(np.float32)
-        if random.random() < 0.5:
+        flipped = random.random() < 0.5
+        if flipped:
             pixels = pixels[:, ::-1]
             boxes = np.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), axis=1)
         filled = (boxes[:, 2:] - boxes[:, :2] > 1e-5).all(axis=1)
         target = {"boxes": torch.from_numpy(boxes[filled]), "labels": torch.from_numpy(image.labels[filled])}
+        if image.masks:
+            masks = [decoded(image.masks[i], width, height, flipped) for i in np.flatnonzero(filled)]
+            target["masks"] = torch.from_numpy(np.array(masks, np.uint8).reshape(-1, height, width))
         return as_tensor(pixels), target
 
 
@@ -68,6 +73,14 @@ def resize(pixels: np.ndarray, short_side: int, max_size: int) -> np.ndarray:
         height, width = height * scale, width * scale
     size = (int(width + 0.5), int(height + 0.5))
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BILINEAR))
+
+
+def decoded(mask: dict[str, Any], width: int, height: int, flipped: bool) -> np.ndarray:
+    """A run-length code as (height, width) uint8, resized like the picture, to the nearest pixel, and flipped."""
+    from pycocotools import mask as codes
+
+    resized = np.asarray(Image.fromarray(codes.decode(mask)).resize((width, height), Image.Resampling.NEAREST))
+    return resized[:, ::-1] if flipped else resized
 
 
 def as_tensor(pixels: np.ndarray) -> Tensor:

@@ -1,11 +1,11 @@
-"""The detector: any torchvision ResNet trunk -> Faster R-CNN C4 with the extra BatchNorm, as detectron2 builds it."""
+"""The detectors: what both have in common, and the C4 one of torchvision's ResNets, as detectron2 builds it."""
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.detection.image_list import ImageList
 
-from downstream.detection.c4_heads import Predictor, RegionHeads, Res5
+from downstream.detection.c4_heads import Predictor, RegionHeads, RegionPool, Res5
 from downstream.detection.c4_proposals import ProposalNetwork
 from pixpro.errors import UserError
 
@@ -14,8 +14,52 @@ PIXEL_MEAN = (123.675, 116.280, 103.530)
 PIXEL_STD = (58.395, 57.120, 57.375)
 
 
-class Detector(nn.Module):
-    """Images -> detections; in training images + boxes -> the four losses."""
+class TwoStages(nn.Module):
+    """Images -> detections; in training images + boxes -> losses. What detectors with `rpn` and `roi_heads` share.
+
+    divisor: what the sides of a batch are padded to multiples of.
+    """
+
+    divisor = 1
+    rpn: ProposalNetwork
+    roi_heads: RegionHeads
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+
+    def maps(self, batch: Tensor) -> dict[str, Tensor]:
+        """The feature maps of normalised images (B, 3, H, W), by name."""
+        raise NotImplementedError
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses by name in training, else per image `boxes` (pixels of the given image), `scores`, `labels` 1..C.
+
+        images: (3, H, W) each, RGB in 0..255, already resized; targets: `boxes` (n, 4), `labels` 1..C and, for a
+        detector with masks, `masks` (n, H, W). Such a one gives `masks` (n, 28, 28), probabilities in the boxes.
+        """
+        batch = self.normalized(images)
+        features = self.maps(batch.tensors)
+        proposals, losses = self.rpn(batch, features, targets)
+        detections, region_losses = self.roi_heads(features, proposals, batch.image_sizes, targets)
+        return {**losses, **region_losses} if self.training else detections
+
+    def normalized(self, images: list[Tensor]) -> ImageList:
+        """One batch, padded with zeros after normalisation to its own largest height and width, and the divisor."""
+        images = [(image.to(self.pixel_mean) - self.pixel_mean) / self.pixel_std for image in images]
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        height, width = (-(-max(size) // self.divisor) * self.divisor for size in zip(*sizes, strict=True))
+        batch = images[0].new_zeros(len(images), 3, height, width)
+        for slot, image in zip(batch, images, strict=True):
+            slot[:, : image.shape[1], : image.shape[2]] = image
+        return ImageList(batch, sizes)
+
+
+class Detector(TwoStages):
+    """Faster R-CNN C4: proposals from res4, and res5 with the extra BatchNorm for every region."""
 
     def __init__(
         self, trunk: ResNet, num_classes: int, *, regions_per_image: int = 512, test_proposals: int = 1000
@@ -24,40 +68,18 @@ class Detector(nn.Module):
         super().__init__()
         if not isinstance(trunk, ResNet):
             raise UserError(
-                f"the backbone is a {type(trunk).__name__}, a C4 detector needs a torchvision ResNet (--arch)"
+                f"the backbone is a {type(trunk).__name__}, a C4 detector needs a torchvision ResNet (--arch); "
+                "--detector fpn takes any backbone"
             )
         channels = _width(trunk.layer4)
         stem = (trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool)
         self.backbone = nn.Sequential(*stem, trunk.layer1, trunk.layer2, trunk.layer3)
         self.rpn = ProposalNetwork(channels // 2, pre_nms=(12000, 6000), post_nms=(2000, test_proposals))
-        self.roi_heads = RegionHeads(
-            Res5(trunk.layer4, channels), Predictor(channels, num_classes), regions_per_image=regions_per_image
-        )
-        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+        head, predictor = Res5(trunk.layer4, channels), Predictor(channels, num_classes)
+        self.roi_heads = RegionHeads(RegionPool(), head, predictor, regions_per_image=regions_per_image)
 
-    def forward(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
-    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Losses by name in training, else per image `boxes` (pixels of the given image), `scores`, `labels` 1..C.
-
-        images: (3, H, W) each, RGB in 0..255, already resized; targets: `boxes` (n, 4) and `labels` 1..C.
-        """
-        batch = self.normalized(images)
-        features = {"res4": self.backbone(batch.tensors)}
-        proposals, losses = self.rpn(batch, features, targets)
-        detections, region_losses = self.roi_heads(features, proposals, batch.image_sizes, targets)
-        return {**losses, **region_losses} if self.training else detections
-
-    def normalized(self, images: list[Tensor]) -> ImageList:
-        """One batch, padded with zeros after normalisation to its own largest height and width, no further."""
-        images = [(image.to(self.pixel_mean) - self.pixel_mean) / self.pixel_std for image in images]
-        sizes = [(image.shape[1], image.shape[2]) for image in images]
-        height, width = (max(size) for size in zip(*sizes, strict=True))
-        batch = images[0].new_zeros(len(images), 3, height, width)
-        for slot, image in zip(batch, images, strict=True):
-            slot[:, : image.shape[1], : image.shape[2]] = image
-        return ImageList(batch, sizes)
+    def maps(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"res4": self.backbone(batch)}
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

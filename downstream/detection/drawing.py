@@ -1,9 +1,11 @@
-"""Detections on a picture: coloured boxes with class and score, white ones for the truth."""
+"""Detections on a picture: coloured boxes and masks with class and score, white boxes for the truth."""
+
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.utils import draw_bounding_boxes
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from downstream.detection.voc_ap import Detections
 
@@ -19,10 +21,20 @@ def draw_detections(
         picture = draw(picture, truth, ["white"] * len(truth))
     shown = found.scores >= threshold
     labels = found.labels[shown].tolist()
-    named = [f"{class_names[label - 1]} {score:.2f}" for label, score in zip(labels, found.scores[shown], strict=True)]
     colours = [COLOURS[(label - 1) % len(COLOURS)] for label in labels]
+    if found.masks and labels:
+        masks = torch.from_numpy(decode([mask for mask, keep in zip(found.masks, shown, strict=True) if keep]))
+        picture = draw_segmentation_masks(picture, masks, alpha=0.5, colors=colours)
+    named = [f"{class_names[label - 1]} {score:.2f}" for label, score in zip(labels, found.scores[shown], strict=True)]
     picture = draw(picture, found.boxes[shown], colours, named, width=2)
     return Image.fromarray(picture.permute(1, 2, 0).numpy())
+
+
+def decode(masks: list[dict[str, Any]]) -> np.ndarray:
+    """Run-length codes of one size as (n, H, W) bool."""
+    from pycocotools import mask as codes
+
+    return codes.decode(masks).transpose(2, 0, 1).astype(bool)
 
 
 def draw(picture: torch.Tensor, boxes: np.ndarray, colours: list[str], names: list[str] | None = None, width: int = 1):

@@ -1,12 +1,15 @@
 """A trained detector over all test images, shared out among the processes -> detections in the images' own pixels."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from downstream.detection.data import ImagesToTest, loader
+from downstream.detection.fpn_heads import pasted
 from downstream.detection.voc_ap import Detections
 from pixpro.training.distributed import Process
 
@@ -34,7 +37,16 @@ def in_pixels(result: dict[str, torch.Tensor], shown: Sequence[int], size: tuple
     sides = torch.tensor([width, height] * 2, dtype=torch.float32)
     ratio = sides / torch.tensor([shown[1], shown[0]] * 2)
     boxes = torch.minimum((result["boxes"].cpu() * ratio).clamp(min=0), sides)
-    return Detections(boxes.numpy(), result["scores"].cpu().numpy(), result["labels"].cpu().numpy())
+    masks = coded(result["masks"].cpu(), boxes, height, width) if "masks" in result else ()
+    return Detections(boxes.numpy(), result["scores"].cpu().numpy(), result["labels"].cpu().numpy(), masks)
+
+
+def coded(masks: torch.Tensor, boxes: torch.Tensor, height: int, width: int) -> tuple[dict[str, Any], ...]:
+    """Run-length codes of masks (n, 28, 28) that fill their boxes in a picture of this size; one mask at a time."""
+    from pycocotools import mask as codes
+
+    found = (pasted(mask[None], box[None], height, width)[0] for mask, box in zip(masks, boxes, strict=True))
+    return tuple(codes.encode(np.asfortranarray(mask.numpy().astype(np.uint8))) for mask in found)
 
 
 def gathered(found: dict[str, Detections], process: Process) -> dict[str, Detections]:

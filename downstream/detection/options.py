@@ -12,11 +12,13 @@ from downstream.detection.annotated import DetectionSet
 from downstream.detection.checks import check_set
 from downstream.detection.coco import load_coco
 from downstream.detection.coco_json import require_pycocotools
-from downstream.detection.detector import Detector
+from downstream.detection.detector import Detector, TwoStages
+from downstream.detection.fpn import FPNDetector
 from downstream.detection.own_data import PUBLISHED, default_splits
 from downstream.detection.part import Part
 from downstream.detection.recipes import RECIPES, Recipe, scaled
 from downstream.detection.voc import load_voc
+from pixpro.checkpoints.convert import read_checkpoint
 from pixpro.errors import UserError
 
 SIZES = ("test_size", "max_size", "test_proposals")  # of the test: those of the run, when a run is tested again
@@ -25,6 +27,8 @@ SIZES = ("test_size", "max_size", "test_proposals")  # of the test: those of the
 def parse(manual: str, argv: list[str] | None) -> argparse.Namespace:
     """The command line's settings, defaults filled in."""
     parser = build_parser("detect.py", manual, tuple(PUBLISHED))
+    parser.add_argument("--detector", choices=("c4", "fpn"), default="c4", help="c4: ResNets; fpn: any backbone")
+    parser.add_argument("--no-masks", action="store_true", help="--detector fpn on COCO's layout: boxes alone")
     parser.add_argument("--train-split", help="SPLIT or FOLDER/SPLIT, `+` joins several; COCO: SPLIT or FILE.json")
     parser.add_argument("--test-split", help="likewise; default: the published splits, or what the folder has")
     parser.add_argument("--fraction", type=share, help="part of the training images, like 0.01 or 0.1")
@@ -36,6 +40,11 @@ def parse(manual: str, argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--test-proposals", type=positive, help="proposals per test image; default 1000")
     parser.add_argument("--precise-bn", type=positive, help="batches for the last BatchNorm statistics; default 200")
     return read(parser, argv, "detect")
+
+
+def with_masks(args: argparse.Namespace) -> bool:
+    """Whether masks are trained: by the FPN detector, on COCO's layout, unless they are not wanted."""
+    return args.detector == "fpn" and args.layout == "coco" and not args.no_masks
 
 
 def share(text: str) -> float:
@@ -86,6 +95,7 @@ def check(args: argparse.Namespace) -> list[str]:
     if args.eval_only:
         finished = load_finished(Path(args.weights), args.program)
         args.backbone, args.classes = finished.arch, finished.class_names
+        args.detector, args.no_masks = kind_of(finished)
         for name in SIZES:
             setattr(args, name, getattr(args, name) or finished.number(name))
     splits = default_splits(args.data, args.layout, args.train_split, args.test_split)
@@ -99,20 +109,39 @@ def check(args: argparse.Namespace) -> list[str]:
     return [*notes, *check_set(data)]
 
 
-def build_model(args: argparse.Namespace) -> Detector:
-    """The detector on the pre-trained trunk, or with --eval-only the trained one."""
+def build_model(args: argparse.Namespace) -> TwoStages:
+    """The detector on the pre-trained trunk, with the pre-trained pyramid if there is one; or the trained one."""
     used = recipe(args)
     counts = dict(regions_per_image=used.regions, test_proposals=used.test_proposals)
-    if not args.eval_only:
-        return Detector(load_trunk(args.weights, args.arch), len(args.class_names), **counts)
-    return finished_model(load_finished(Path(args.weights), args.program), **counts)
+    if args.eval_only:
+        return finished_model(load_finished(Path(args.weights), args.program), **counts)
+    trunk, classes = load_trunk(args.weights, args.arch), len(args.class_names)
+    if args.detector == "c4":
+        return Detector(trunk, classes, **counts)
+    model = FPNDetector(trunk, classes, masks=with_masks(args), **counts)
+    if args.weights != "none":
+        model.take_neck(read_checkpoint(args.weights, args.arch).state_dict)
+    return model
 
 
-def finished_model(finished: Finished, **counts: int) -> Detector:
-    """The detector of a finished run; counts: as Detector takes them, else those of its run."""
+def kind_of(finished: Finished) -> tuple[str, bool]:
+    """The detector of a finished run, and whether it goes without masks."""
+    return str(finished.settings.get("detector", "c4")), finished.settings.get("layout") != "coco" or bool(
+        finished.settings.get("no_masks")
+    )
+
+
+def finished_model(finished: Finished, **counts: int) -> TwoStages:
+    """The detector of a finished run; counts: as the detectors take them, else those of its run."""
     proposals = finished.number("test_proposals")
     counts = counts or ({"test_proposals": proposals} if proposals else {})
-    model = Detector(random_trunk(finished.arch), len(finished.class_names), **counts)
+    trunk, classes = random_trunk(finished.arch), len(finished.class_names)
+    kind, no_masks = kind_of(finished)
+    model = (
+        FPNDetector(trunk, classes, masks=not no_masks, **counts)
+        if kind == "fpn"
+        else Detector(trunk, classes, **counts)
+    )
     finished.load_into(model)
     return model
 
@@ -121,9 +150,8 @@ def detection_set(args: argparse.Namespace) -> DetectionSet:
     """The images and classes."""
     train_split = None if args.eval_only else args.train_split
     classes = tuple(args.classes) if args.classes else None
-    return _load(args.layout, args.data, train_split, args.test_split, classes, part(args))
+    what = (args.data, train_split, args.test_split, classes, part(args))
+    return _load_coco(*what, with_masks(args)) if args.layout == "coco" else _load_voc(*what)
 
 
-@lru_cache(maxsize=1)
-def _load(layout: str, *what: object) -> DetectionSet:
-    return {"voc": load_voc, "coco": load_coco}[layout](*what)
+_load_voc, _load_coco = lru_cache(maxsize=1)(load_voc), lru_cache(maxsize=1)(load_coco)

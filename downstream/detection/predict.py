@@ -42,4 +42,6 @@ def predict(args: argparse.Namespace, finished: Finished, device: torch.device, 
                 found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
             )
         ]
+        for record, mask in zip(objects, found.masks, strict=False):
+            record["mask"] = {"size": list(mask["size"]), "counts": mask["counts"].decode()}  # as pycocotools reads it
         yield {"file": str(path), "width": width, "height": height, "picture": name, "objects": objects}

@@ -32,15 +32,22 @@ def write_pictures(
 def scores_of(data: DetectionSet, detections: Mapping[str, Detections]) -> dict[str, float]:
     """AP, AP50, AP75 and more, in percent, by the metric of the data's layout."""
     if data.truth is not None:
-        return coco_scores(data.truth, detections)
+        scores = coco_scores(data.truth, detections)
+        if any(found.masks for found in detections.values()):
+            scores |= {f"mask {name}": value for name, value in coco_scores(data.truth, detections, "segm").items()}
+        return scores
     return voc_scores(data.test, detections, data.class_names)
 
 
-def table(layout: str, label: str, scores: Mapping[str, float], *, comparable: bool) -> str:
-    """This run's AP below the published ones of its layout, and what keeps them from being comparable."""
+def table(layout: str, detector: str, label: str, scores: Mapping[str, float], *, comparable: bool) -> str:
+    """This run's AP below the published ones of its layout and detector, and what keeps them from being comparable."""
     notes = [] if comparable else ["(other data or another schedule than the published rows: not to be compared)"]
     if layout == "voc":
         metrics = {f"bbox/{name}": scores[name] for name in ("AP", "AP50", "AP75")}
+        if detector == "fpn":
+            notes.append("(the published detector is the C4 one)")
         return "\n".join([results_table("voc_c4_24k", label, metrics), *notes])
-    notes.append("(this run has no mask head; the published boxes were trained together with masks)")
-    return "\n".join([results_table("coco_c4_1x", label, {"bbox/AP": scores["AP"]}), *notes])
+    metrics = {"bbox/AP": scores["AP"], "segm/AP": scores.get("mask AP")}
+    if metrics["segm/AP"] is None:
+        notes.append("(this run has no masks; the published boxes were trained together with masks)")
+    return "\n".join([results_table(f"coco_{detector}_1x", label, metrics), *notes])

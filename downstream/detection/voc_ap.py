@@ -6,6 +6,7 @@ That evaluator passes detections through text files, so scores have three decima
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +17,15 @@ THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image, best first: boxes (n, 4) float32 like AnnotatedImage's, scores, labels from 1."""
+    """What was found in one image, best first: boxes (n, 4) float32 like AnnotatedImage's, scores, labels from 1.
+
+    masks: a run-length code of pycocotools for each, of the image's size; from a detector with masks.
+    """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    masks: tuple[dict[str, Any], ...] = ()
 
 
 def voc_scores(

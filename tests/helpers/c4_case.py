@@ -20,6 +20,21 @@ def make_detector(residual: float) -> Detector:
     """A ResNet-50 detector of 3 classes whose weights follow from their position alone."""
     model = Detector(resnet50(), NUM_CLASSES, test_proposals=PROPOSALS)
     model.rpn._post_nms_top_n["training"] = PROPOSALS
+    fill(model)
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if name.endswith("bn3"):
+                module.weight.mul_(residual)
+        # features of this net are large: without this the scores are 0 or 1 and the boxes empty
+        model.rpn.head.conv[0][0].weight.mul_(0.02)
+        model.rpn.head.bbox_pred.weight.mul_(0.3)
+        model.roi_heads.box_predictor.cls_score.weight.mul_(0.02)
+        model.roi_heads.box_predictor.bbox_pred.weight.mul_(0.02)
+    return model
+
+
+def fill(model: nn.Module) -> None:
+    """Give every layer weights that follow from their position alone."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -32,15 +47,6 @@ def make_detector(residual: float) -> Detector:
                 module.bias.copy_(0.1 * noise(module.bias.shape))
                 module.running_mean.copy_(0.05 * noise(module.running_mean.shape))
                 module.running_var.copy_(1.0 + 0.1 * noise(module.running_var.shape))
-        for name, module in model.named_modules():
-            if name.endswith("bn3"):
-                module.weight.mul_(residual)
-        # features of this net are large: without this the scores are 0 or 1 and the boxes empty
-        model.rpn.head.conv[0][0].weight.mul_(0.02)
-        model.rpn.head.bbox_pred.weight.mul_(0.3)
-        model.roi_heads.box_predictor.cls_score.weight.mul_(0.02)
-        model.roi_heads.box_predictor.bbox_pred.weight.mul_(0.02)
-    return model
 
 
 def noise(shape: torch.Size) -> Tensor:
