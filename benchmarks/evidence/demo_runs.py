@@ -118,7 +118,7 @@ def settings_table(rows: dict[str, dict]) -> str:
             f"{100 * row['trained'][n]:.1f} ({100 * row['untrained'][n]:.1f})" for n in ("matching", "cells named")
         ]
         what = f"`{flags}`" if method == "pixpro" else f"PixContrast, `{flags}`"
-        lines.append(f"| {shown} | {what} | {row['steps']} | {row['lowest_rank']:.1f} | {' | '.join(found)} |")
+        lines.append(f"| {name} | {shown} | {what} | {row['steps']} | {row['lowest_rank']:.1f} | {' | '.join(found)} |")
     return "\n".join(lines)
 
 
