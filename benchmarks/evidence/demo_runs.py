@@ -108,8 +108,8 @@ def seeds_table(rows: dict[str, dict]) -> str:
 def settings_table(rows: dict[str, dict]) -> str:
     """A row for each setting, in Markdown; scores in per cent, the untrained network's in brackets."""
     lines = [
-        "| trunk | flags beside the demo's | steps | lowest rank | dense matching | cells named |",
-        "|---" * 6 + "|",
+        "| | trunk | flags beside the demo's | steps | lowest rank | dense matching | cells named |",
+        "|---" * 7 + "|",
     ]
     for name, row in rows.items():
         trunk, method, flags = SETTINGS[name]
