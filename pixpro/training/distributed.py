@@ -82,7 +82,7 @@ def join(timeout: timedelta = timedelta(minutes=10)) -> Process:
         store.set_timeout(timeout)
         attempt = meet(store, rank, world_size, timeout)
         dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",  # what processes say needs no GPU
             store=dist.PrefixStore(f"{attempt}/group", store),
             rank=rank,
             world_size=world_size,

@@ -109,12 +109,15 @@ class Process:
         heard.wish = next((words["wish"] for words in said if words["wish"]), "")
 
     def _said_by_all(self, words: dict[str, Any]) -> list[dict[str, Any]]:
-        """The words of all, by rank. When there are none, which is the rule, this is one number reduced over all."""
+        """The words of all, by rank. When there are none, which is the rule, this is one number reduced over all.
+
+        The number stays on the CPU, so that a step waits for its GPU no more often than it would alone.
+        """
         silence = {"failure": None, "note": "", "wish": ""}
         keys = [f"said/{self._exchanges}/{rank}" for rank in range(self.world_size)]
         if words != silence:
             self.store.set(keys[self.rank], json.dumps(words))  # before the others are told to look
-        speaking = torch.tensor([words != silence], dtype=torch.int32, device=self.device)
+        speaking = torch.tensor([words != silence], dtype=torch.int32)
         dist.all_reduce(speaking, op=dist.ReduceOp.MAX)
         if not speaking.item():
             return [silence] * self.world_size
