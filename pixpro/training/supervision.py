@@ -1,6 +1,7 @@
 """The processes of one machine as their parent sees them: started, signalled, and ended together when one fails."""
 
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -35,6 +36,7 @@ def supervise(processes: Sequence[BaseProcess], observe: Callable[[], Process | 
         if interrupts > 1:
             end_at_once()
 
+    start_tracker()
     for process in processes:
         process.start()
     before = {number: signal.signal(number, pass_on) for number in signals()}
@@ -47,6 +49,13 @@ def supervise(processes: Sequence[BaseProcess], observe: Callable[[], Process | 
             process.join()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def start_tracker() -> None:
+    """Start multiprocessing's own helper, which all share, so that a terminal that goes away does not end it first."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    multiprocessing.resource_tracker.ensure_running()
+    signal.signal(signal.SIGHUP, before)
 
 
 def wait_for(processes: Sequence[BaseProcess], observe: Callable[[], Process | None]) -> int:
