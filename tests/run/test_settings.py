@@ -77,6 +77,7 @@ OTHER = {
     "save_every": ["1ep"],
     "keep": ["1"],
     "keep_every": ["3"],
+    "report": [],
     "log_every": ["2"],
     "eval_every": ["1"],
 }
