@@ -215,7 +215,7 @@ def test_a_checkpoint_from_before_the_option_goes_on_in_float32_alone(tmp_path: 
     args = settings(tmp_path)
     before = {name: value for name, value in vars(args).items() if name != "amp"}
     path = tmp_path / "old.pth.tar"
-    checkpoint.save(path, {"model": {}, "step": 1, "config": before | {"output_dir": str(tmp_path)}})
+    checkpoint.save(path, {"model": {}, "optimizer": {}, "step": 1, "config": before | {"output_dir": str(tmp_path)}})
     assert resumable(path, args)["step"] == 1
     with pytest.raises(UserError, match="made with --amp off, this run has bf16"):
         resumable(path, settings(tmp_path, amp="bf16"))
