@@ -30,6 +30,7 @@ import torch
 from torch import nn
 
 from downstream.common.precise_bn import precise_batchnorm
+from downstream.common.precision import autocast, loss_scaler, placed
 from downstream.common.predicting import write_json
 from downstream.common.program import peak_memory, run_program, settings
 from downstream.common.training import Batch, resume, save, step_seed, to_device, train
@@ -56,9 +57,10 @@ def run(args: argparse.Namespace, process: Process) -> None:
     """Train, test and report; in each of the processes."""
     recipe, data = options.recipe(args), options.detection_set(args)
     torch.manual_seed(args.seed)
-    model = synchronise_batchnorm(options.build_model(args), process).to(process.device)
+    model = placed(synchronise_batchnorm(options.build_model(args), process), process.device)
     optimizer = torch.optim.SGD(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, momentum=recipe.momentum)
-    first = recipe.iterations if args.eval_only else resume(args, model, optimizer)
+    scaler = loss_scaler(args.amp, process.device)
+    first = recipe.iterations if args.eval_only else resume(args, model, optimizer, scaler)
     if process.is_main:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         if not args.eval_only:
@@ -68,9 +70,9 @@ def run(args: argparse.Namespace, process: Process) -> None:
     if first < recipe.iterations:
         batches = train_batches(args, recipe, data, process, seed=args.seed, first=first, last=recipe.iterations)
         span = dict(first=first, last=recipe.iterations)
-        train(args, model, optimizer, batches, learning_rate=recipe.learning_rate, **span, process=process)
+        train(args, model, optimizer, scaler, batches, learning_rate=recipe.learning_rate, **span, process=process)
         finish(args, recipe, data, model, process)
-        save(args, model, optimizer, recipe.iterations, process)
+        save(args, model, optimizer, scaler, recipe.iterations, process)
     report(args, recipe, data, model, process, time.perf_counter() - started)
 
 
@@ -88,7 +90,8 @@ def finish(args: argparse.Namespace, recipe: Recipe, data: DetectionSet, model: 
     """BatchNorm statistics of the final weights, from other batches of the training images."""
     torch.manual_seed(step_seed(args.seed, recipe.iterations, process.rank))
     batches = train_batches(args, recipe, data, process, seed=args.seed + 1, first=0, last=recipe.precise_bn)
-    precise_batchnorm(model, model, (to_device(batch, process.device) for batch in batches))
+    with autocast(args.amp, process.device):
+        precise_batchnorm(model, model, (to_device(batch, process.device) for batch in batches))
 
 
 def report(
@@ -96,7 +99,8 @@ def report(
 ) -> None:
     """Test, and write what came out."""
     images = ImagesToTest(data.test, short_side=recipe.test_size, max_size=recipe.max_size)
-    detections = detect(model, images, process=process, workers=args.workers)
+    with autocast(args.amp, process.device):
+        detections = detect(model, images, process=process, workers=args.workers)
     if not process.is_main:
         return
     scores = scores_of(data, detections)

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import update_bn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from downstream.common.precision import Frozen, add_option, resolved, sent
 from downstream.probes.frozen_trunk import central_views, trunk_only, untrained_trunk
 from downstream.probes.image_scores import ImageFeatureSet, image_scores, split_files
 from downstream.probes.labelled import ClassSet, MaskSet, class_folders, image_files, mask_folder
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (%(default)s)"
     )
+    add_option(parser)
     parser.add_argument("--output", type=Path, help="JSON file for the scores")
     return parser
 
@@ -108,11 +110,11 @@ class Evaluation:
 
     def measure(self, trunk: nn.Module, seeds: list[int]) -> Iterator[tuple[str, float]]:
         """(task, score) for each task and seed."""
-        args, trunk = self.args, trunk.to(self.device)
+        args, trunk = self.args, Frozen(trunk, self.args.amp, self.device)
         for seed in seeds:
             if self.images:
                 with batch_statistics(trunk):
-                    score = matching_scores(lambda x: {"trunk": trunk(x.to(self.device))}, self.pairs(seed))["trunk"]
+                    score = matching_scores(lambda x: {"trunk": trunk(sent(x, self.device))}, self.pairs(seed))["trunk"]
                 yield "dense matching", score.accuracy
         if self.classes:
             features = ImageFeatureSet(trunk, self.classes, args.image_size, self.device)
@@ -146,6 +148,8 @@ class Evaluation:
 def evaluate(args: argparse.Namespace) -> tuple[Scores, dict]:
     """Scores of all networks, and what else belongs into the record."""
     check(args)
+    args.amp, warning = resolved(args.amp, torch.device(args.device))
+    sys.stderr.write(warning)
     paths = [args.checkpoint, *([args.compare] if args.compare else [])]
     names = [path.name for path in paths]
     names = names if len(set(names)) == len(names) else [str(path) for path in paths]

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from downstream.common.precision import autocast, loss_scaler, placed
 from downstream.common.predicting import write_json
 from downstream.common.program import peak_memory, run_program, settings
 from downstream.common.training import resume, save, train
@@ -50,9 +51,10 @@ def run(args: argparse.Namespace, process: Process) -> None:
     """Train, test and report; in each of the processes."""
     recipe, data = options.recipe(args), options.segmentation_set(args)
     torch.manual_seed(args.seed)
-    model = synchronise_batchnorm(options.build_model(args), process).to(process.device)
+    model = placed(synchronise_batchnorm(options.build_model(args), process), process.device)
     optimizer = torch.optim.SGD(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, momentum=recipe.momentum)
-    first = recipe.iterations if args.eval_only else resume(args, model, optimizer)
+    scaler = loss_scaler(args.amp, process.device)
+    first = recipe.iterations if args.eval_only else resume(args, model, optimizer, scaler)
     if process.is_main:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         if not args.eval_only:
@@ -65,8 +67,8 @@ def run(args: argparse.Namespace, process: Process) -> None:
         crops = TrainCrops(data, crop=args.crop or recipe.train_sizes[0], seed=args.seed)
         batches = loader(crops, itertools.islice(order, first, recipe.iterations), args.workers)
         span = dict(first=first, last=recipe.iterations)
-        train(args, model, optimizer, batches, learning_rate=recipe.learning_rate, **span, process=process)
-        save(args, model, optimizer, recipe.iterations, process)
+        train(args, model, optimizer, scaler, batches, learning_rate=recipe.learning_rate, **span, process=process)
+        save(args, model, optimizer, scaler, recipe.iterations, process)
     report(args, recipe, data, model, process, time.perf_counter() - started)
 
 
@@ -75,11 +77,13 @@ def report(
 ) -> None:
     """Test, and write what came out."""
     images = WholeImages(data)
-    matrix = tested(model, images, process=process, workers=args.workers)
+    with autocast(args.amp, process.device):
+        matrix = tested(model, images, process=process, workers=args.workers)
     if not process.is_main:
         return
     scores = iou_scores(matrix, data.class_names)
-    write_masks(args.output_dir / "pictures", model, images, args.pictures, process)
+    with autocast(args.amp, process.device):
+        write_masks(args.output_dir / "pictures", model, images, args.pictures, process)
     cost = {"seconds": round(seconds), "memory_gib": round(peak_memory(process), 2), "processes": process.world_size}
     facts = {"scores": scores, **cost, "settings": settings(args), "torch": torch.__version__}
     write_json(args.output_dir / "results.json", facts)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from downstream.common.class_file import class_names
+from downstream.common.precision import add_option
 from pixpro.command_line import OneLineParser
 from pixpro.method.trunks import CHOICES
 
@@ -26,6 +27,7 @@ def build_parser(prog: str, manual: str, layouts: tuple[str, ...]) -> OneLinePar
     parser.add_argument("--seed", type=natural, default=0, help="seed of the new layers, the order and augmentation")
     parser.add_argument("--nproc", type=positive, help="processes; default: one per GPU, or one on a CPU")
     parser.add_argument("--workers", type=int, default=-1, help="loader processes of each process; -1: from the cores")
+    add_option(parser)
     parser.add_argument("--log-every", type=positive, default=20, help="iterations between lines of metrics")
     parser.add_argument("--save-every", type=positive, default=5000, help="iterations between checkpoints")
     parser.add_argument("--pictures", type=natural, default=8, help="test images to draw the result on")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from downstream.common.precision import require_alike, resolved
 from pixpro.checkpoints import checkpoint
 from pixpro.checkpoints.backbone import load_backbone
 from pixpro.checkpoints.convert import read_checkpoint
@@ -19,6 +20,9 @@ from pixpro.data.cores import share_cores
 from pixpro.errors import UserError, printable
 from pixpro.method.trunks import new_backbone
 from pixpro.training.distributed import Process, join, launch, leave
+
+# Settings that came later, and what runs had before.
+BEFORE = {"amp": "off"}
 
 # Settings that may differ between a run and its continuation: they do not change its numbers, except that another
 # number of processes goes on with other batches.
@@ -43,10 +47,12 @@ def run_program(
             raise UserError(f"--nproc {processes}, but this machine has {torch.cuda.device_count()} GPUs")
         if args.batch_size % world_size:
             raise UserError(f"--batch-size {args.batch_size} cannot be shared by {world_size} processes equally")
+        args.amp, warning = resolved(args.amp, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         args.notes = check(args)
     except UserError as error:
         return complain(error)
     if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(warning)
         for note in args.notes:
             print(f"note: {printable(note)}", flush=True)
     return launch(run_process, processes, run, args) if processes > 1 else run_process(run, args)
@@ -60,6 +66,7 @@ def run_process(run: Callable[[argparse.Namespace, Process], None], args: argpar
         args.workers = workers if args.workers < 0 else args.workers
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(threads)
+        require_alike(args.amp, process)
         run(args, process)
     except UserError as error:
         return complain(error)
@@ -134,8 +141,8 @@ def resumable(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     state = checkpoint.load(path)
     made_with, now = state["config"], settings(args)
     for name in sorted(now.keys() - FREE):
-        if not isinstance(made_with, dict) or made_with.get(name) != now[name]:
-            found = made_with.get(name) if isinstance(made_with, dict) else None
+        found = made_with.get(name, BEFORE.get(name)) if isinstance(made_with, dict) else None
+        if not isinstance(made_with, dict) or found != now[name]:
             option = "--" + name.replace("_", "-")
             raise UserError(f"{path} was made with {option} {found}, this run has {now[name]}; make them the same")
     return state

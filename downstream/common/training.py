@@ -8,17 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from downstream.common.precision import autocast
 from downstream.common.program import resumable, settings, to_resume
 from pixpro.checkpoints import checkpoint
 from pixpro.errors import UserError
 from pixpro.monitor.console import Pace
 from pixpro.monitor.metrics import Metrics
 from pixpro.training.distributed import Process
+from pixpro.training.nonfinite import LOWEST_SCALE
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]  # images, and what is known of each
 
 
-def resume(args: argparse.Namespace, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def resume(
+    args: argparse.Namespace, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> int:
     """Iterations that are done: 0, or those of the checkpoint that --resume names, whose state is loaded."""
     path = to_resume(args)
     if path is None:
@@ -27,20 +31,27 @@ def resume(args: argparse.Namespace, model: nn.Module, optimizer: torch.optim.Op
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        if scaler.is_enabled():
+            scaler.load_state_dict(state["scaler"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{path} holds another model than these settings make; start anew or use its own") from error
     return int(state["step"])
 
 
 def save(
-    args: argparse.Namespace, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, process: Process
+    args: argparse.Namespace,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    step: int,
+    process: Process,
 ) -> None:
     """Write the checkpoint after so many iterations, in the main process."""
     if process.is_main:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
         path = args.output_dir / checkpoint.LAST
         try:
-            checkpoint.save(path, {**state, "config": settings(args)})
+            checkpoint.save(path, {**state, "step": step, "config": settings(args)})
         except OSError as error:
             raise UserError(f"{path} cannot be written: {error}; make room and go on with --resume auto") from error
 
@@ -49,6 +60,7 @@ def train(
     args: argparse.Namespace,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     batches: Iterator[Batch],
     *,
     learning_rate: Callable[[int], float],
@@ -56,27 +68,39 @@ def train(
     last: int,
     process: Process,
 ) -> None:
-    """Iterations first..last - 1 with the batches, of which the first is that of `first`; metrics and checkpoints."""
+    """Iterations first..last - 1 with the batches, of which the first is that of `first`; metrics and checkpoints.
+
+    The losses are read from the device when they are reported or saved, not in between; fp16's scaler alone reads,
+    in each step, whether the gradients are finite.
+    """
     wrapped = DistributedDataParallel(model, broadcast_buffers=False) if process.world_size > 1 else model
     metrics = Metrics(args.output_dir, first, last) if process.is_main else None
-    pace = Pace(first)
-    for step, values in training_steps(
+    pace, finite = Pace(first), Finite(process.device)
+    for step, losses in training_steps(
         wrapped.train(),
         optimizer,
+        scaler,
         batches,
         learning_rate=learning_rate,
         first=first,
         last=last,
         seed=args.seed,
+        amp=args.amp,
         process=process,
     ):
         pace.note(step)
-        if metrics and (step % args.log_every == 0 or step == last):
+        finite.note(step, losses["loss"])
+        reported, saved = step % args.log_every == 0 or step == last, step % args.save_every == 0
+        if reported or saved:
+            finite.check()
+            check_scale(scaler)
+        if metrics and reported:
+            values = {**numbers(losses), "lr": learning_rate(step - 1)}
             metrics.write(step, values)
-            numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-            print(f"iteration {step}/{last}  {numbers}  ETA {pace.left(step, last)}", flush=True)
-        if step % args.save_every == 0 and step < last:  # the caller saves the last one, finished
-            save(args, model, optimizer, step, process)
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            print(f"iteration {step}/{last}  {shown}  ETA {pace.left(step, last)}", flush=True)
+        if saved and step < last:  # the caller saves the last one, finished
+            save(args, model, optimizer, scaler, step, process)
     if metrics:
         metrics.close()
 
@@ -84,15 +108,17 @@ def train(
 def training_steps(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     batches: Iterator[Batch],
     *,
     learning_rate: Callable[[int], float],
     first: int,
     last: int,
     seed: int,
+    amp: str,
     process: Process,
-) -> Iterator[tuple[int, dict[str, float]]]:
-    """Train steps first..last - 1 and yield after each: how many are done, its losses (here) and learning rate.
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Train steps first..last - 1 and yield after each: how many are done, and its losses, left on the device.
 
     What is drawn at random in a step depends on (seed, step, rank) alone, so a resumed run goes on as it would have.
     """
@@ -101,15 +127,45 @@ def training_steps(
         torch.manual_seed(step_seed(seed, step, process.rank))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step)
-        losses = model(images, targets)
-        total = sum(losses.values())
-        if not torch.isfinite(total):
-            raise UserError(f"training diverged: the loss of iteration {step + 1} is {total.item()}")
+        with autocast(amp, process.device):
+            losses = model(images, targets)
+            total = sum(losses.values())
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        optimizer.step()
-        values = {name: loss.item() for name, loss in losses.items()}
-        yield step + 1, {"loss": total.item(), **values, "lr": learning_rate(step)}
+        scaler.scale(total).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        yield step + 1, {name: loss.detach() for name, loss in {"loss": total, **losses}.items()}
+
+
+def numbers(losses: dict[str, Tensor]) -> dict[str, float]:
+    """The losses as numbers, read from the device at once."""
+    return dict(zip(losses, torch.stack([loss.float() for loss in losses.values()]).tolist(), strict=True))
+
+
+class Finite:
+    """The first loss that is not finite, kept on the device until it is asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.found = torch.zeros(2, device=device)  # the iteration, 0 as long as there is none, and its loss
+
+    def note(self, iteration: int, loss: Tensor) -> None:
+        """Take in the loss of the next iteration; the host does not wait for it."""
+        now = torch.stack((torch.full_like(loss, iteration), loss))
+        self.found = torch.where((self.found[0] > 0) | torch.isfinite(loss), self.found, now)
+
+    def check(self) -> None:
+        """UserError when there was one."""
+        iteration, loss = self.found.tolist()
+        if iteration:
+            raise UserError(f"training diverged: the loss of iteration {iteration:.0f} is {loss}")
+
+
+def check_scale(scaler: torch.amp.GradScaler) -> None:
+    """UserError when fp16's gradients overflow whatever they are scaled by, so that no step is taken any more."""
+    if scaler.is_enabled() and scaler.get_scale() < LOWEST_SCALE:
+        raise UserError(
+            "training diverged: its gradients are beyond fp16's range; take --amp bf16 or off, or less --lr"
+        )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

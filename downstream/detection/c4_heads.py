@@ -13,6 +13,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import roi_align
 
+from downstream.common.precision import full_precision
 from downstream.detection.c4_proposals import STRIDE
 
 
@@ -39,7 +40,7 @@ class Res5(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Class scores and one box per class for every region vector (FastRCNNOutputLayers)."""
+    """Class scores and one box per class for every region vector (FastRCNNOutputLayers); in float32, as boxes need."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         """num_classes: without the background."""
@@ -53,7 +54,9 @@ class Predictor(nn.Module):
 
     def forward(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (regions, classes + 1) and box offsets (regions, 4 * (classes + 1)), background first."""
-        return self.cls_score(vectors), self.bbox_pred(vectors)
+        with full_precision(vectors.device):
+            vectors = vectors.float()
+            return self.cls_score(vectors), self.bbox_pred(vectors)
 
 
 class RegionHeads(RoIHeads):

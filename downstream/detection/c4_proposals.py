@@ -16,6 +16,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import boxes as box_ops
 
+from downstream.common.precision import full_precision
+
 Levels = tuple[tuple[int, tuple[int, ...]], ...]  # of each map: its stride in input pixels, the sizes of its anchors
 
 STRIDE = 16  # of res4
@@ -59,6 +61,17 @@ def centred_boxes(sizes: tuple[int, ...]) -> Tensor:
     return torch.tensor(boxes)
 
 
+class FloatHead(RPNHead):
+    """torchvision's head, its last layers in float32: in bf16, scores tie and boxes are off by up to 2 px at 1000."""
+
+    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each map the logits and the box offsets of its anchors."""
+        features = [self.conv(cells) for cells in maps]
+        with full_precision(maps[0].device):
+            features = [cells.float() for cells in features]
+            return [self.cls_logits(cells) for cells in features], [self.bbox_pred(cells) for cells in features]
+
+
 class ProposalNetwork(RegionProposalNetwork):
     """Region proposals from maps, and the two losses that train them (modeling/proposal_generator/rpn.py)."""
 
@@ -70,7 +83,7 @@ class ProposalNetwork(RegionProposalNetwork):
         """
         super().__init__(
             CellAnchors(levels),
-            RPNHead(channels, len(levels[0][1]) * len(ANCHOR_RATIOS)),
+            FloatHead(channels, len(levels[0][1]) * len(ANCHOR_RATIOS)),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=256,

@@ -77,8 +77,8 @@ class MaskHead(nn.Module):
         nn.init.zeros_(self.predictor.bias)
 
     def forward(self, regions: Tensor) -> Tensor:
-        """(regions, classes, 28, 28) from (regions, C, 14, 14)."""
-        return self.predictor(F.relu(self.deconv(self.convs(regions))))
+        """(regions, classes, 28, 28) in float32 from (regions, C, 14, 14)."""
+        return self.predictor(F.relu(self.deconv(self.convs(regions)))).float()
 
     def loss(
         self,

@@ -26,7 +26,7 @@ def detect(model: nn.Module, dataset: ImagesToTest, *, process: Process, workers
     found: dict[str, Detections] = {}
     for (pixels,), (index,) in loader(dataset, iter([[index] for index in mine]), workers):
         image = dataset.images[index]
-        (result,) = model([pixels.to(process.device)])
+        (result,) = model([pixels.to(process.device, non_blocking=True)])
         found[image.image_id] = in_pixels(result, pixels.shape[1:], (image.height, image.width))
     return gathered(found, process)
 

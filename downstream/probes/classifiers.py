@@ -64,15 +64,15 @@ class LinearProbe:
 
 def fit_linear(features: Tensor, labels: Tensor, seed: int, penalties: Sequence[float] = PENALTIES) -> LinearProbe:
     """The probe on all features, with the penalty that does best on a fifth of them held out by the seed."""
-    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed)).to(features.device)
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
     if len(held) == 0 or len(penalties) == 1:
         return LinearProbe(features, labels, penalties[0])
     probe, losses = None, []
     for penalty in penalties:  # from strong to weak, each starting from the one before
         probe = LinearProbe(features[kept], labels[kept], penalty, probe)
-        losses.append(F.cross_entropy(probe(features[held]), labels[held].to(features.dtype)).item())
-    return LinearProbe(features, labels, penalties[losses.index(min(losses))])
+        losses.append(F.cross_entropy(probe(features[held]), labels[held].to(features.dtype)))
+    return LinearProbe(features, labels, penalties[torch.stack(losses).argmin().item()])
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 
 from downstream.common.pictures import read_picture
+from downstream.common.precision import sent
 from pixpro.data.augment import MEAN, STD
 from pixpro.data.cores import available_cores
 from pixpro.method.trunks import TRUNK, OneMap, new_backbone
@@ -66,4 +67,5 @@ def central_views(paths: Sequence[Path], size: int, batch_size: int = 32) -> Ite
 @torch.no_grad()
 def pooled_features(trunk: nn.Module, paths: Sequence[Path], size: int, device: torch.device) -> Tensor:
     """The mean over the map of each image's central view: (number of files, C) on the CPU."""
-    return torch.cat([trunk(batch.to(device)).mean(dim=(2, 3)).float().cpu() for batch in central_views(paths, size)])
+    batches = (sent(batch, device) for batch in central_views(paths, size))
+    return torch.cat([trunk(batch).mean(dim=(2, 3)).float().cpu() for batch in batches])

@@ -41,7 +41,7 @@ class ImageFeatureSet:
     """Pooled features of every image of a data set, computed once for all probes and seeds."""
 
     def __init__(self, trunk: nn.Module, data: ClassSet, size: int, device: torch.device) -> None:
-        self.classes = len(data.names)
+        self.classes, self.device = len(data.names), device
         files = data.train + data.test
         features = pooled_features(trunk, [path for path, _ in files], size, device)
         labels = torch.tensor([label for _, label in files])
@@ -50,11 +50,13 @@ class ImageFeatureSet:
         self.test, self.test_labels = features[count:], labels[count:]
 
     def split(self, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Training features and labels, test features and labels."""
+        """Training features and labels, test features and labels, on the device."""
         kept, held = split(self.train_labels, len(self.test) > 0, seed)
-        if len(self.test) > 0:
-            return self.train[kept], self.train_labels[kept], self.test, self.test_labels
-        return self.train[kept], self.train_labels[kept], self.train[held], self.train_labels[held]
+        tests = (self.test, self.test_labels) if len(self.test) > 0 else (self.train[held], self.train_labels[held])
+        train, train_labels, test, test_labels = (
+            tensor.to(self.device) for tensor in (self.train[kept], self.train_labels[kept], *tests)
+        )
+        return train, train_labels, test, test_labels
 
 
 def image_scores(features: ImageFeatureSet, seed: int) -> dict[str, float]:

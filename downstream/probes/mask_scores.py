@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from downstream.common.pictures import read_picture
+from downstream.common.precision import sent
 from downstream.probes.classifiers import fit_linear, knn_scores
 from downstream.probes.frozen_trunk import normalised, resized
 from downstream.segmentation.masks import VOID, read_mask
@@ -42,7 +43,7 @@ def image_cells(trunk: nn.Module, path: Path, shorter: int, device: torch.device
     scale = shorter / min(height, width)
     rows, columns = (max(1, round(side * scale / 32)) for side in (height, width))
     image = normalised(resized(pixels, rows * 32, columns * 32))
-    return trunk(image[None].to(device))[0].float().cpu()
+    return trunk(sent(image[None], device))[0].float().cpu()
 
 
 class DenseFeatureSet:
@@ -51,10 +52,13 @@ class DenseFeatureSet:
     def __init__(self, trunk: nn.Module, pairs: Pairs, shorter: int, device: torch.device) -> None:
         # in half precision: the maps of a data set such as VOC's take gigabytes
         self.cells = [image_cells(trunk, image, shorter, device).half() for image, _ in pairs]
-        self.pairs = pairs
+        self.pairs, self.device = pairs, device
 
     def labelled_cells(self, classes: int, chosen: list[int], limit: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Features (n, C) and class shares (n, K) of at most `limit` cells that count of the chosen images."""
+        """Features (n, C) and class shares (n, K) of at most `limit` cells that count of the chosen images.
+
+        Both on the device.
+        """
         features, labels = [], []
         for index in chosen:
             cells = self.cells[index].float()
@@ -62,7 +66,7 @@ class DenseFeatureSet:
             features.append(cells.flatten(1).T[counts])
             labels.append(shares[counts])
         order = torch.randperm(sum(map(len, features)), generator=torch.Generator().manual_seed(seed))[:limit]
-        return torch.cat(features)[order], torch.cat(labels)[order]
+        return torch.cat(features)[order].to(self.device), torch.cat(labels)[order].to(self.device)
 
 
 def count_classes(pairs: Pairs) -> int:
@@ -77,15 +81,15 @@ def count_classes(pairs: Pairs) -> int:
 def segmentation_score(predict: Callable[[Tensor], Tensor], test: DenseFeatureSet, classes: int) -> float:
     """Mean IoU over all pixels of the test images.
 
-    predict: cells (n, C) -> class scores (n, K), which are interpolated to the mask's size.
+    predict: cells (n, C) -> class scores (n, K), on the set's device; they are interpolated to the mask's size.
     """
-    counts = torch.zeros(classes, classes, dtype=torch.long)
+    counts = torch.zeros(classes, classes, dtype=torch.long, device=test.device)
     for cells, (_, mask_path) in zip(test.cells, test.pairs, strict=True):
-        truth = class_map(mask_path)
+        truth, cells = sent(class_map(mask_path), test.device), sent(cells, test.device)
         scores = predict(cells.float().flatten(1).T).T.reshape(1, classes, *cells.shape[1:])
         scores = F.interpolate(scores, size=tuple(truth.shape), mode="bilinear", align_corners=False)
         counts += confusion(truth, scores[0].argmax(dim=0), classes)
-    return mean_iou(counts)
+    return mean_iou(counts.cpu())
 
 
 def dense_scores(

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from downstream.common.pictures import read_picture
+from downstream.common.precision import sent
 from downstream.probes.classifiers import accuracy
 from downstream.probes.frozen_trunk import normalised, pooled_features
 from downstream.probes.labelled import Labelled
@@ -59,8 +60,8 @@ def train_classifier(
                 chosen = order[step * batch_size : (step + 1) * batch_size]
                 keys = [f"linear {seed} {epoch} {index}" for index in chosen]
                 images = pool.map(augmented, [files[i] for i in chosen], [size] * len(chosen), keys)
-                batch = torch.stack(list(images)).to(device)
-                labels = torch.tensor([files[i][1] for i in chosen], device=device)
+                batch = sent(torch.stack(list(images)), device)
+                labels = sent(torch.tensor([files[i][1] for i in chosen]), device)
                 with torch.no_grad():
                     features = trunk(batch).mean(dim=(2, 3)).float()
                 for group in optimizer.param_groups:

@@ -43,7 +43,8 @@ class FCN(nn.Module):
         images: (3, H, W) each, all of one size, RGB in 0..255; targets: `mask` (H, W) uint8, 255 is void.
         """
         batch = (torch.stack(images) - self.pixel_mean) / self.pixel_std
-        scores = F.interpolate(self.head(self.backbone(batch)), batch.shape[2:], mode="bilinear", align_corners=False)
+        scores = self.head(self.backbone(batch)).float()
+        scores = F.interpolate(scores, batch.shape[2:], mode="bilinear", align_corners=False)
         if not self.training:
             return scores
         return {"loss_pixels": pixel_loss(scores, torch.stack([target["mask"] for target in targets]))}

@@ -25,8 +25,8 @@ def tested(model: nn.Module, data: WholeImages, *, process: Process, workers: in
     total = torch.zeros(classes, classes, dtype=torch.int64, device=process.device)
     mine = range(process.rank, len(data.data.test), process.world_size)
     for (pixels,), (mask,) in loader(data, iter([[index] for index in mine]), workers):
-        predicted = model([pixels.to(process.device)])[0].argmax(dim=0)
-        total += confusion(mask.to(process.device), predicted, classes)
+        predicted = model([pixels.to(process.device, non_blocking=True)])[0].argmax(dim=0)
+        total += confusion(mask.to(process.device, non_blocking=True), predicted, classes)
     if process.world_size > 1:
         dist.all_reduce(total)
     return total.cpu()

@@ -144,6 +144,7 @@ def bad_inputs() -> list:
         (["--batch-size", "3", "--nproc", "2"], "cannot be shared by 2"),
         (["--layout", "coco"], "instances_trainval.json"),
         (["--resume", "nothing.pth.tar"], "no checkpoint at nothing.pth.tar"),
+        (["--amp", "fp16"], "--amp fp16 needs a GPU"),
         (["--batch-size", "0"], "above zero"),
         (["--scale", "nan"], "above zero"),
         (["--seed", "-1"], "between 0 and"),
@@ -176,7 +177,14 @@ def test_a_checkpoint_that_cannot_be_written_is_one_clear_line(tmp_path: Path):
     optimizer = torch.optim.SGD(net.parameters(), lr=1)
     nowhere = argparse.Namespace(output_dir=tmp_path / "gone")
     with pytest.raises(UserError, match="cannot be written") as error:
-        save(nowhere, net, optimizer, 1, Process(0, 1, 1, torch.device("cpu")))
+        save(
+            nowhere,
+            net,
+            optimizer,
+            torch.amp.GradScaler("cpu", enabled=False),
+            1,
+            Process(0, 1, 1, torch.device("cpu")),
+        )
     assert "\n" not in str(error.value)
 
 

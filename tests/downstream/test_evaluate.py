@@ -88,6 +88,7 @@ def test_without_data_the_sample_scenes_are_used(checkpoint, scenes, monkeypatch
         (["--official-linear", "5"], "--classes"),
         (["--output", "none/scores.json"], "no folder none"),
         (["--device", "cuda:99"], "CUDA"),
+        (["--device", "cpu", "--amp", "fp16"], "--amp fp16 needs a GPU"),
         (["--arch", "resnet50"], "resnet18"),
     ],
 )

@@ -162,6 +162,7 @@ def test_cityscapes_ids_become_19_classes(tmp_path: Path, capsys):
         (["--train-split", "nosplit"], "nosplit.txt"),
         (["--layout", "cityscapes", "--num-classes", "19"], "Cityscapes' layout"),
         (["--weights", "nothing.pth"], "no checkpoint nothing.pth"),
+        (["--amp", "fp16"], "--amp fp16 needs a GPU"),
         (["--num-classes", "300"], "at most 255"),
         (["--batch-size", "3", "--nproc", "2"], "cannot be shared"),
     ],

@@ -1,0 +1,257 @@
+"""--amp of the fine-tuning programs: half precision trains alike, nothing is read in between, resuming is exact."""
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.models import resnet18
+
+from downstream import segment
+from downstream.common.precision import Frozen, autocast, loss_scaler
+from downstream.common.program import resumable
+from downstream.common.training import Finite, resume, save, train, training_steps
+from downstream.segmentation.net import FCN
+from pixpro.checkpoints import checkpoint
+from pixpro.errors import UserError
+from pixpro.monitor.metrics import Metrics
+from pixpro.scenes import write_scenes
+from pixpro.training.processes import Process
+from tests.helpers import c4_case
+from tests.helpers.fake_cuda import CUDA, Record, fake_cuda, on_fake_cuda
+
+CPU = torch.device("cpu")
+ALONE = Process(0, 1, 1, CPU)
+SMALL = "--arch resnet18 --batch-size 2 --scale 0.000016 --crop 48 --num-classes 9 --workers 0 --log-every 1"
+SMALL += " --pictures 1 --train-split trainval --test-split test --weights none --amp bf16"  # 4 iterations
+
+
+class Line(nn.Module):
+    """Two losses of one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        out = self.layer(torch.stack(images))
+        return {"loss_square": out.square().mean(), "loss_shift": (out - targets[0]["value"]).abs().mean()}
+
+
+class Reads(TorchDispatchMode):
+    """Counts, for each step, the numbers that were read out of tensors."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.step, self.found, listed = 0, Counter(), Tensor.tolist
+
+        def tolist(tensor: Tensor) -> list:
+            self.found[self.step] += 1
+            return listed(tensor)
+
+        patch.setattr(Tensor, "tolist", tolist)  # which on a CPU goes past the dispatcher
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.found[self.step] += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+    def following(self, batches: Iterator) -> Iterator:
+        for batch in batches:
+            self.step += 1
+            yield batch
+
+
+def settings(folder: Path, **changed: object) -> argparse.Namespace:
+    common = dict(output_dir=folder, seed=0, amp="off", log_every=3, save_every=100, resume="")
+    return argparse.Namespace(**common | changed)
+
+
+def rows(bad: int | None = None) -> Iterator:
+    """Endless batches of two; number `bad` holds a NaN."""
+    draw, number = torch.Generator().manual_seed(1), 0
+    while True:
+        number += 1
+        images = list(torch.randn(2, 6, generator=draw))
+        images[0] = images[0] * (torch.nan if number == bad else 1)
+        yield images, [{"value": torch.randn((), generator=draw)}] * 2
+
+
+def fine_tune(args: argparse.Namespace, model: nn.Module, batches: Iterator, last: int) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scaler, span = loss_scaler(args.amp, CPU), dict(first=0, last=last)
+    train(args, model, optimizer, scaler, batches, learning_rate=lambda step: 0.1, **span, process=ALONE)
+
+
+def losses_of(model: nn.Module, batch: Callable[[], tuple], amp: str, scaler=None, steps: int = 3) -> Tensor:
+    """Losses (steps, number of them) of SGD steps, the total first."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    taken = training_steps(
+        model.train(),
+        optimizer,
+        scaler or loss_scaler("off", CPU),
+        iter(batch, None),
+        learning_rate=lambda step: 0.01,
+        first=0,
+        last=steps,
+        seed=0,
+        amp=amp,
+        process=ALONE,
+    )
+    return torch.stack([torch.stack(list(losses.values())) for _, losses in taken])
+
+
+def small_fcn() -> FCN:
+    torch.manual_seed(0)
+    return FCN(resnet18(), 5)
+
+
+def crops() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    draw = torch.Generator().manual_seed(2)
+    images = list(torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8, generator=draw))
+    masks = torch.randint(0, 5, (2, 48, 48), dtype=torch.uint8, generator=draw)
+    return images, [{"mask": mask} for mask in masks]
+
+
+def test_numbers_are_read_in_reported_steps_alone(tmp_path: Path, monkeypatch):
+    with Reads(monkeypatch) as reads:
+        fine_tune(settings(tmp_path), Line(), reads.following(rows()), last=7)
+    assert {step for step, count in reads.found.items() if count} == {3, 6, 7}
+
+
+def test_a_step_on_a_gpu_waits_for_nothing():
+    with torch.device("meta"):
+        model = FCN(resnet18(), 5)
+    with fake_cuda():
+        model = on_fake_cuda(model)
+        image = torch.empty(3, 64, 64, dtype=torch.uint8, device=CUDA)
+        batch = [image] * 2, [{"mask": torch.empty(64, 64, dtype=torch.uint8, device=CUDA)}] * 2
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        span = dict(learning_rate=lambda step: 0.1, first=0, last=3, seed=0, amp="bf16")
+        process, finite = Process(0, 1, 1, CUDA), Finite(CUDA)
+        scaler = torch.amp.GradScaler("cuda", enabled=False)
+        with Record() as record:
+            for step, losses in training_steps(model, optimizer, scaler, iter([batch] * 3), **span, process=process):
+                finite.note(step, losses["loss"])
+    assert record.launches["convolution"] > 60
+    assert (record.waits, record.host_copies) == ([], [])
+
+
+def test_a_loss_that_is_not_finite_is_named_at_the_next_report(tmp_path: Path):
+    with pytest.raises(UserError, match="the loss of iteration 4 is nan"):
+        fine_tune(settings(tmp_path), Line(), rows(bad=4), last=9)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_weights_of_a_diverged_run_are_not_saved(tmp_path: Path):
+    with pytest.raises(UserError, match="the loss of iteration 3 is nan"):
+        fine_tune(settings(tmp_path, log_every=100, save_every=2), Line(), rows(bad=3), last=9)
+    assert checkpoint.load(tmp_path / checkpoint.LAST)["step"] == 2
+
+
+def test_bf16_trains_a_segmentation_network_as_float32_does():
+    full, half = (losses_of(small_fcn(), crops, amp) for amp in ("off", "bf16"))
+    assert not torch.equal(full, half) and full[2, 0] < full[0, 0]
+    torch.testing.assert_close(half, full, rtol=0.02, atol=0)
+
+
+def test_bf16_trains_a_detector_as_float32_does_with_boxes_in_float32():
+    batch = c4_case.make_images(), c4_case.make_targets()
+    full, half = (losses_of(c4_case.make_detector(0.05), lambda: batch, amp, steps=2) for amp in ("off", "bf16"))
+    assert not torch.equal(full, half)
+    torch.testing.assert_close(half, full, rtol=0.05, atol=0.01)
+    model = c4_case.make_detector(0.5).eval()
+    with torch.no_grad(), autocast("bf16", CPU):
+        found = model(batch[0])
+    assert all(result["boxes"].dtype == result["scores"].dtype == torch.float32 for result in found)
+
+
+def test_boxes_far_from_the_corner_are_not_rounded_in_bf16():
+    model = c4_case.make_detector(0.5).eval()
+    nn.init.zeros_(model.rpn.head.bbox_pred.weight)
+    nn.init.zeros_(model.rpn.head.bbox_pred.bias)
+    features = {"res4": torch.zeros(1, 1024, 1, 66)}  # anchors up to 1040 px from the left, where bf16 has every 8th
+    batch = model.normalized([torch.zeros(3, 16, 1056)])
+    model.rpn._pre_nms_top_n["testing"], model.rpn._post_nms_top_n["testing"] = 990, 990
+    with torch.no_grad():
+        (full,), _ = model.rpn(batch, features)
+        with autocast("bf16", CPU):
+            (half,), _ = model.rpn(batch, features)
+    assert full[:, 0].max() > 1000 and torch.equal(full, half)
+
+
+def test_scaling_the_loss_changes_no_bit_and_a_step_that_overflows_is_left_out():
+    batch = next(rows())
+    plain = losses_of(Line(), lambda: batch, "off")
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    assert torch.equal(losses_of(Line(), lambda: batch, "off", scaler), plain)
+    scaler = torch.amp.GradScaler("cpu", init_scale=float(torch.finfo(torch.float32).max))
+    model = Line()
+    before = model.layer.weight.detach().clone()
+    losses_of(model, lambda: ([image * 1e3 for image in batch[0]], batch[1]), "off", scaler, steps=1)
+    assert torch.equal(model.layer.weight, before) and scaler.get_scale() < 2.0**127
+
+
+def test_a_scale_that_sank_to_nothing_ends_the_run(tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(globals(), "loss_scaler", lambda amp, device: torch.amp.GradScaler("cpu", init_scale=0.5))
+    with pytest.raises(UserError, match="beyond fp16's range"):
+        fine_tune(settings(tmp_path), Line(), rows(), last=3)
+
+
+def test_the_scale_of_the_loss_goes_on_after_a_resume(tmp_path: Path):
+    net, (first, second) = Line(), (torch.amp.GradScaler("cpu", init_scale=scale) for scale in (32.0, 1024.0))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    losses_of(net, lambda: next(rows()), "off", first)
+    save(settings(tmp_path), net, optimizer, first, 3, ALONE)
+    assert resume(settings(tmp_path, resume="auto"), net, optimizer, second) == 3
+    assert second.get_scale() == 32.0 and second.state_dict() == first.state_dict()
+
+
+def test_a_checkpoint_from_before_the_option_goes_on_in_float32_alone(tmp_path: Path):
+    args = settings(tmp_path)
+    before = {name: value for name, value in vars(args).items() if name != "amp"}
+    path = tmp_path / "old.pth.tar"
+    checkpoint.save(path, {"model": {}, "optimizer": {}, "step": 1, "config": before | {"output_dir": str(tmp_path)}})
+    assert resumable(path, args)["step"] == 1
+    with pytest.raises(UserError, match="made with --amp off, this run has bf16"):
+        resumable(path, settings(tmp_path, amp="bf16"))
+
+
+def test_an_interrupted_run_in_bf16_resumes_to_the_same_bits_in_bf16_alone(tmp_path: Path, monkeypatch, capsys):
+    scenes = write_scenes(tmp_path / "scenes", 8)
+
+    def program(run: str, *options: object) -> int:
+        words = ("--data", scenes, *SMALL.split(), "--output-dir", tmp_path / run, *options)
+        return segment.main([str(word) for word in words])
+
+    def stop(self: object, step: int, values: dict) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    assert program("whole") == 0
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Metrics, "write", stop)
+        program("parts", "--save-every", 2)
+    capsys.readouterr()
+    assert program("parts", "--resume", "auto", "--amp", "off") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "was made with --amp bf16, this run has off" in line
+    assert program("parts", "--resume", "auto") == 0
+    whole, parts = (torch.load(tmp_path / run / checkpoint.LAST, weights_only=True) for run in ("whole", "parts"))
+    assert whole["config"]["amp"] == parts["config"]["amp"] == "bf16"
+    assert all(torch.equal(whole["model"][name], parts["model"][name]) for name in whole["model"] | parts["model"])
+
+
+def test_a_frozen_network_answers_in_float32():
+    torch.manual_seed(0)
+    network, images = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval(), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        plain = network(images)
+        assert torch.equal(Frozen(network, "off", CPU)(images), plain)
+        half = Frozen(network, "bf16", CPU)(images)
+    assert half.dtype == torch.float32 and not torch.equal(half, plain)
+    torch.testing.assert_close(half, plain, atol=0.03, rtol=0)
