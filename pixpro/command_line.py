@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from enum import Enum
-from typing import Any, NoReturn, get_args, get_origin
+from typing import Any, NoReturn, cast, get_args, get_origin
 
 
 class OnResume(Enum):
@@ -33,7 +33,7 @@ def setting(
     own: whether each process may have its own value; where the main process alone uses it, its value counts.
     """
     assert isinstance(on_resume, OnResume), f"say first what {on_resume!r} does on resume"
-    metadata = {"help": help, "choices": choices, "alias": alias, "low": low, "high": high}
+    metadata: dict[str, object] = {"help": help, "choices": choices, "alias": alias, "low": low, "high": high}
     metadata |= {"on_resume": on_resume, "own": own}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -76,7 +76,9 @@ def build_parser(settings: type, defaults: Mapping[str, Any], *, prog: str, desc
         allow_abbrev=False,
     )
     for spec in dataclasses.fields(settings):
-        default = spec.default if spec.default is not dataclasses.MISSING else spec.default_factory()
+        kind = cast(Any, spec.type)  # a type and not its name: the annotations of settings are not postponed
+        factory = spec.default_factory
+        default = spec.default if factory is dataclasses.MISSING else factory()
         default = defaults.get(spec.name, default)
         names = [f"--{spec.name}"]
         if "_" in spec.name:
@@ -91,9 +93,9 @@ def build_parser(settings: type, defaults: Mapping[str, Any], *, prog: str, desc
             options.update(type=element, nargs="+", metavar="PATH" if element is str else element.__name__.upper())
             options["choices"] = spec.metadata["choices"]
         else:
-            ranged = spec.type if spec.type is str else within(spec.type, spec.metadata["low"], spec.metadata["high"])
+            ranged = kind if kind is str else within(kind, spec.metadata["low"], spec.metadata["high"])
             options.update(type=ranged, choices=spec.metadata["choices"])
             if spec.metadata["choices"] is None:
-                options["metavar"] = spec.type.__name__.upper()
+                options["metavar"] = kind.__name__.upper()
         parser.add_argument(*names, **options)
     return parser

@@ -123,7 +123,7 @@ def checksum(contents: Any) -> str:
             raise ValueError(f"more than {MAX_VALUES} values")
         if isinstance(value, Tensor):
             sha.update(f"{value.dtype} {tuple(value.shape)}".encode())
-            sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         elif value is None or type(value) in (bool, int, float, str):
             sha.update(f"{type(value).__name__} {value!r};".encode(errors="surrogatepass"))
         else:

@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save
@@ -106,7 +106,7 @@ def write_folder(folder: Path, model: nn.Module, about: dict[str, Any], run: dic
     """Write a folder of weights, config and model card."""
     folder.mkdir()
     defaults = getattr(model, "pretrained_cfg", {"first_conv": "conv1", "classifier": "fc"})  # torchvision's have none
-    width = model.num_features if is_timm(about["arch"]) else Pyramid(model).channels[-1]
+    width = cast(int, model.num_features) if is_timm(about["arch"]) else Pyramid(model).channels[-1]
     write(folder / WEIGHTS, OrderedDict(model.state_dict()), about, "safetensors")
     config = config_of(about, width, dict(defaults))
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -125,7 +125,7 @@ def write(path: Path, trunk: "OrderedDict[str, Tensor]", about: dict[str, Any], 
     else:
         contents: Any = trunk
         if format == "torchvision":
-            trunk.metadata = about
+            trunk.metadata = about  # type: ignore[attr-defined]  # unknown to the stubs; torch.save keeps it
         elif format == "timm":
             contents = {"state_dict": trunk, "arch": about["arch"], "metadata": about}
         else:

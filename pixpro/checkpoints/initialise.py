@@ -2,11 +2,12 @@
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
 from pixpro.checkpoints.convert import convert_timm, read_checkpoint, to_pixpro
 from pixpro.checkpoints.trunk import COUNTER
 from pixpro.errors import UserError
+from pixpro.method.model import DensePretraining
 from pixpro.method.timm_models import is_timm, timm_model
 
 PARTS = {
@@ -19,7 +20,7 @@ PARTS = {
 }
 
 
-def initialise(model: nn.Module, source: str) -> str:
+def initialise(model: DensePretraining, source: str) -> str:
     """Start a PixPro or PixContrast from a checkpoint of any known project; returns what was used, left, missing.
 
     source: a path, "imagenet" for torchvision's supervised weights, or "timm" for timm's pre-trained ones. Each part

@@ -27,7 +27,7 @@ class Dtype:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
-        order = state[1].decode() if isinstance(state[1], bytes) else state[1]
+        order: Any = state[1].decode() if isinstance(state[1], bytes) else state[1]
         self.dtype = self.dtype.newbyteorder(order if order in ("<", ">") else "=")
 
 
@@ -78,7 +78,7 @@ def factory() -> None:
 
 def numpy_names() -> list[tuple[Any, str]]:
     """numpy's functions as pickles name them, from before 2.0 and after."""
-    names = [(Dtype, "numpy.dtype"), (Array, "numpy.ndarray")]
+    names: list[tuple[Any, str]] = [(Dtype, "numpy.dtype"), (Array, "numpy.ndarray")]
     names += [(kind, f"numpy.{kind}") for kind in NUMBERS]  # a type as a value: its name
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         names += [(scalar, f"{module}.scalar"), (array, f"{module}._reconstruct")]

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -127,7 +128,7 @@ def make_loader(
         worker_init_fn=functools.partial(_prepare_worker, os.getpid()),
         multiprocessing_context=start_method if workers else None,
     )
-    if decode_on is not None:
+    if decode_on is not None and isinstance(samples, EncodedSamples):
         batches = Finished(batches, samples, decode_on)
     return Loader(source, order, batches, workers, max_bad, decoder_name(decode_on or CPU))
 
@@ -138,7 +139,7 @@ class WorkerLoader(DataLoader):
     Libraries start threads in a new process before `_prepare_worker` runs; they keep the mask they are born with.
     """
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Any:  # an iterator of a private class of torch
         if not hasattr(signal, "sigwaitinfo"):
             return super().__iter__()
         before, on_death = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}), signal.getsignal(signal.SIGCHLD)
@@ -151,7 +152,7 @@ class WorkerLoader(DataLoader):
                 signal.signal(signal.SIGCHLD, on_death)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:  # the whole micro-batch of `__getitems__`, where torch expects a list of samples
     return batch
 
 

@@ -39,7 +39,8 @@ def draw_colour(rng: random.Random, role: int) -> Colour:
 def augment(pixels: Tensor, colour: Tensor) -> Tensor:
     """Normalised views (B, 3, S, S) float32, channels last, on the device of the pixels.
 
-    pixels: (B, 3, S, S) uint8. colour: (B, 8) float32, rows of `draw_colour`.
+    pixels: (B, 3, S, S) uint8. colour: (B, 8) float32, rows of `draw_colour`. Normalised: RGB in 0..1 minus ImageNet's
+    mean, over its standard deviation.
     Each sample gets its own parameters and its own order of the jitter's operations. Compiled on CUDA; on the CPU
     sample by sample, so that a picture stays in the cache and operations that it does not need are not computed.
     """
@@ -65,7 +66,7 @@ def chain(pixels: Tensor, colour: Tensor) -> Tensor:
     return (x - by_channel(MEAN, x)) / by_channel(STD, x)
 
 
-def operations(order: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def operations(order: Tensor) -> tuple[Tensor, ...]:
     """Which operation of JITTER comes first, second, third and last: places in ORDERS (B,) -> (B,) each; -1: none.
 
     Computed and not looked up: the host would copy a table to the device, and wait for it, in every step.

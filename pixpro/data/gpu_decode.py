@@ -40,7 +40,7 @@ class Encoded(NamedTuple):
 class EncodedSamples(Samples):
     """Micro-batches by their keys, with plain JPEG files as they are and everything else decoded."""
 
-    def __getitems__(self, keys: list[Key]) -> Encoded:
+    def __getitems__(self, keys: list[Key]) -> Encoded:  # type: ignore[override]  # read by `Finished` alone
         loaded = [self.load(*key, decode=size_of) for key in keys]
         parts = [data for (data, *_), _ in loaded]
         sizes = [size for (_, size, _), _ in loaded]
@@ -115,7 +115,7 @@ class Finished:
             samples = zip(images, crops, flips, strict=True)
             pixels = [crop_on_device(*sample, self.samples.image_size) for sample in samples]
             views.append(View(torch.stack(pixels).contiguous(memory_format=torch.channels_last), boxes))
-        return Batch(*views, *batch.colours, batch.keys[:, 1], batch.replaced)
+        return Batch(views[0], views[1], batch.colours[0], batch.colours[1], batch.keys[:, 1], batch.replaced)
 
 
 def decode_on(batch: Encoded, device: torch.device) -> tuple[list[Tensor], list[str]]:
@@ -156,7 +156,9 @@ def decode_each(files: list[Tensor], device: torch.device) -> tuple[list[Tensor]
 
 def decode_jpegs(files: list[Tensor], device: torch.device) -> list[Tensor]:
     """RGB pixels of JPEG files by what decodes them on this device."""
-    _, decoder = decoder_for(device)
+    found = decoder_for(device)
+    assert found is not None, "the loader asks first"
+    _, decoder = found
     return decoder(files, device)
 
 

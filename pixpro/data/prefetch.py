@@ -26,7 +26,7 @@ def prefetch(
     if device.type != "cuda":
         yield from batches
         return
-    stream = stream or copy_stream(device)
+    stream = stream or torch.cuda.Stream(device)
     ready: tuple[Batch, torch.cuda.Event] | None = None
     arriving = iter(batches)
     while True:
@@ -43,8 +43,8 @@ def prefetch(
 
 def _moved(batch: Batch, device: torch.device) -> Batch:
     view1, view2 = (View(*(t.to(device, non_blocking=True) for t in view)) for view in batch[:2])
-    colours = (colour.to(device, non_blocking=True) for colour in batch[2:4])
-    return Batch(view1, view2, *colours, batch.index, batch.replaced)
+    colour1, colour2 = (colour.to(device, non_blocking=True) for colour in batch[2:4])
+    return Batch(view1, view2, colour1, colour2, batch.index, batch.replaced)
 
 
 def _handed_over(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     view2: View
     colour1: Tensor  # (B, 8) float32, for `augment`
     colour2: Tensor
-    index: Tensor  # (B,) int64: which image was asked for
+    index: Tensor  # type: ignore[assignment]  # (B,) int64: which image was asked for; hides tuple.index, uncalled
     replaced: Tensor  # (B,) bool: its file was bad, another one was taken
 
 
@@ -49,7 +49,8 @@ class Samples(Dataset):
     def __getitems__(self, keys: list[Key]) -> Batch:
         size = self.image_size
         pixels = _empty_for_transfer(2, len(keys), size, size, 3)
-        boxes, colours = [([], []) for _ in range(2)]
+        boxes: tuple[list[list[float]], ...] = ([], [])
+        colours: tuple[list[Colour], ...] = ([], [])
         replaced = []
         for place, (epoch, index) in enumerate(keys):
             image, other = self.load(epoch, index)
@@ -59,10 +60,12 @@ class Samples(Dataset):
                 pixels[role, place] = crop_pixels(image, crop, flip, size)
                 boxes[role].append(box)
                 colours[role].append(colour)
-        views = [View(pixels[role].permute(0, 3, 1, 2), torch.tensor(boxes[role])) for role in range(2)]
+        view1, view2 = (View(pixels[role].permute(0, 3, 1, 2), torch.tensor(boxes[role])) for role in range(2))
         return Batch(
-            *views,
-            *(torch.tensor(colour) for colour in colours),
+            view1,
+            view2,
+            torch.tensor(colours[0]),
+            torch.tensor(colours[1]),
             index=torch.tensor([index for _, index in keys]),
             replaced=torch.tensor(replaced),
         )
@@ -76,7 +79,7 @@ class Samples(Dataset):
         flip = rng.random() < 0.5
         return crop, flip, crop_box(crop, height, width, flip, self.distance), draw_colour(rng, role)
 
-    def load(self, epoch: int, index: int, decode: Callable[[bytes], Tensor] = decode) -> tuple[Tensor, bool]:
+    def load(self, epoch: int, index: int, decode: Callable[[bytes], Any] = decode) -> tuple[Any, bool]:
         """What `decode` makes of an image, or of one drawn in its place if its file is bad, and whether it was."""
         rng = None
         chosen = index
@@ -95,4 +98,4 @@ def _empty_for_transfer(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.uint8)
     count = torch.Size(shape).numel()
     storage = torch.UntypedStorage._new_shared(count)
-    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]  # the stubs ask for strides

@@ -94,11 +94,12 @@ def _open_root(root: str | Path, left: LeftOut) -> list[Store]:
     if os.path.isdir(path):
         folder = FolderStore(path)
         here.merge(folder.left_out)
-        found = [folder] if len(folder) else []
+        found: list[Store] = [folder] if len(folder) else []
         found += _open_archives(folder.archives, here)
     elif path.lower().endswith(tuple(os.fsdecode(ending) for ending in ARCHIVES)):
-        found = [open_archive(path)]
-        here.merge(found[0].left_out)
+        archive = open_archive(path)
+        found = [archive]
+        here.merge(archive.left_out)
     elif path.lower().endswith(tuple(os.fsdecode(ending) for ending in COMPRESSED)):
         raise UserError(f"{root}: a compressed archive cannot be read in random order; unpack it or repack it as .tar")
     else:

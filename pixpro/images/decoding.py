@@ -7,7 +7,7 @@ import warnings
 from typing import NamedTuple
 
 import torch
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, ImageFile, UnidentifiedImageError, features
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -69,7 +69,7 @@ def decode_other(data: bytes, max_pixels: int) -> Decoded:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on sizes, palettes and EXIF: we check or convert
 
-            def opened() -> Image.Image:
+            def opened() -> ImageFile.ImageFile:
                 return Image.open(io.BytesIO(data), formats=FORMATS)
 
             with opened() as image:

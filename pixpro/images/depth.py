@@ -5,10 +5,10 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from pixpro.images.bad_image import BadImage
 
@@ -30,7 +30,7 @@ class Stated(NamedTuple):
     inverted: bool = False  # the least value is white
 
 
-def pixels_of(image: Image.Image, reopen: Callable[[], Image.Image]) -> tuple[np.ndarray, str]:
+def pixels_of(image: ImageFile.ImageFile, reopen: Callable[[], ImageFile.ImageFile]) -> tuple[np.ndarray, str]:
     """(H, W, 3) uint8, writable and upright, and by which range samples of more than 8 bits were scaled.
 
     With 8 bits or fewer, and with 16 bits of which the file uses most of the range, the text is empty: these are what
@@ -51,7 +51,9 @@ def pixels_of(image: Image.Image, reopen: Callable[[], Image.Image]) -> tuple[np
     return from_both_bytes(np.asarray(upright), rawmodes, reopen)
 
 
-def from_both_bytes(high: np.ndarray, rawmodes: set[str], reopen: Callable[[], Image.Image]) -> tuple[np.ndarray, str]:
+def from_both_bytes(
+    high: np.ndarray, rawmodes: set[str], reopen: Callable[[], ImageFile.ImageFile]
+) -> tuple[np.ndarray, str]:
     """Colours of 16 bits a sample that use less than half of the range; Pillow reads one byte of each at a time."""
     if not all(re.fullmatch(r"(RGB|RGBA|RGBX|R|G|B|A);16[LBN]", rawmode) for rawmode in rawmodes):
         raise BadImage(
@@ -70,7 +72,7 @@ def rawmode_of(tile: tuple) -> str:
     return str(tile[3][0] if isinstance(tile[3], tuple) else tile[3])
 
 
-def with_other_byte(tile: tuple) -> tuple:
+def with_other_byte(tile: tuple) -> Any:  # a tuple does; the class that the stubs name is private
     """The part of the file, to be read as if its samples had the other byte order."""
     rawmode = rawmode_of(tile)
     other = rawmode[:-1] + OTHER_BYTE[rawmode[-1]]
@@ -78,7 +80,7 @@ def with_other_byte(tile: tuple) -> tuple:
     return getattr(type(tile), "_make", tuple)((*tile[:3], arguments))
 
 
-def tag(image: Image.Image, number: int) -> object:
+def tag(image: Image.Image, number: int) -> Any:
     """A tag's value, of several samples' the first; None where the file has none."""
     value = getattr(image, "tag_v2", {}).get(number)
     return value[0] if isinstance(value, tuple) and value else value
@@ -99,7 +101,7 @@ def stated_by(image: Image.Image) -> Stated:
     return Stated(low, high, full if bits <= 16 else None, number(tag(image, NO_DATA)), tag(image, PHOTOMETRIC) == 0)
 
 
-def number(value: object) -> float | None:
+def number(value: Any) -> float | None:
     """A tag's value as a finite number; some are written as text."""
     try:
         read = float(value.rstrip("\0 ") if isinstance(value, str) else value)
@@ -120,6 +122,7 @@ def to_8_bits(values: np.ndarray, stated: Stated) -> tuple[np.ndarray, str]:
         raise BadImage("no sample has a finite value")
     whole = stated.whole
     if stated.high is not None:
+        assert stated.low is not None
         low, high, scaled = stated.low, stated.high, f"the range that it states, {stated.low:g} to {stated.high:g}"
     else:
         low, high = used_range(known)

@@ -12,7 +12,7 @@ SIZED = 1000  # images whose sizes are compared: asking for all of them would ta
 class ImageSet(NamedTuple):
     """How many images there are, and a hash over their order, their names and some of their sizes."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
     fingerprint: str
 
     @classmethod
@@ -22,7 +22,7 @@ class ImageSet(NamedTuple):
         digest = hashlib.sha256()
         for store in source.stores:
             for array in store.names.arrays().values():
-                digest.update(array)
+                digest.update(array.data)
         for index in sorted(random.Random(0).sample(range(count), min(SIZED, count))):
             digest.update(source.size(index).to_bytes(8, "little", signed=True))
         return cls(count, digest.hexdigest()[:32])

@@ -79,7 +79,7 @@ def walk(root: bytes, folders: list[bytes], archives: list[bytes], left: LeftOut
     """
     seen: set[tuple[int, int]] = set()
     above = ids_above(root)
-    pending, later = [b""], []  # hidden folders come last: a link may lead to what lies in them
+    pending, later = [b""], list[bytes]()  # hidden folders come last: a link may lead to what lies in them
     while pending or later:
         prefix = pending.pop() if pending else later.pop()
         path = os.path.join(root, prefix) if prefix else root
@@ -118,7 +118,7 @@ def entries_of(
 
     A link that leads nowhere is an image if its name says so (reading it tells what is wrong), else counted in `left`.
     """
-    images, other, inner = [], [], []
+    images, other, inner = list[bytes](), list[bytes](), list[bytes]()
     with os.scandir(path) as entries:
         for entry in entries:
             name = entry.name

@@ -7,7 +7,7 @@ import re
 import struct
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import PIL
 import torch
@@ -27,7 +27,8 @@ def with_torchcodec() -> Decoder:
     """torchcodec's decoder: libjpeg-turbo on the CPU, nvJPEG on a GPU; needs no FFmpeg. Raises without the package."""
     from torchcodec.decoders import decode_jpeg
 
-    return lambda encoded, device: decode_jpeg(encoded, mode="RGB", device=device)
+    # It was given a list, and so gives one.
+    return lambda encoded, device: cast(list[Tensor], decode_jpeg(encoded, mode="RGB", device=device))
 
 
 def with_torchvision() -> Decoder:
@@ -92,7 +93,7 @@ class Header(NamedTuple):
 
 def jpeg_header(data: bytes) -> Header:
     """The first frame header, found as libjpeg finds it; costs microseconds."""
-    position, end, app1 = 2, len(data), []
+    position, end, app1 = 2, len(data), list[bool]()
     while position + 4 <= end:
         if data[position] != 0xFF:
             position = data.find(b"\xff", position)  # libjpeg skips garbage between segments

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,8 @@ def _save(file: Path, arrays: Arrays, sources: list[bytes], stamps: list[list[in
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
             try:
                 joined = np.frombuffer(b"\0".join(sources), dtype=np.uint8)
-                np.savez(part, **arrays, sources=joined, stamps=np.array(stamps, dtype=np.int64))
+                contents: dict[str, Any] = {**arrays, "sources": joined, "stamps": np.array(stamps, dtype=np.int64)}
+                np.savez(part, **contents)
                 os.replace(part.name, file)
             except BaseException:
                 os.unlink(part.name)

@@ -40,7 +40,7 @@ def tar_members(path: str) -> tuple[Places, LeftOut]:
     with open(path, "rb") as file:
         if file.read(6).startswith(PACKED):
             raise ValueError("it is compressed; unpack it or repack it as .tar")
-        start = 0
+        start: int | None = 0
         while start is not None:
             file.seek(start)
             start = next_tar(file, one_tar(file, found, left), left)
@@ -55,7 +55,7 @@ def one_tar(file: BinaryIO, found: Places, left: LeftOut) -> int:
             if member.size < 0 or archive.offset <= end:  # tarfile would go round in circles
                 raise ValueError(f"a member of negative size at byte {member.offset}")
             end = archive.offset
-            archive.members = []  # tarfile would keep an object of 1 kB for each
+            archive.members = []  # type: ignore[attr-defined]  # not in the stubs; tarfile would keep 1 kB for each
             if member.isdir():
                 continue
             name = os.fsencode(member.name)
@@ -112,10 +112,11 @@ def resolved(found: Places, left: LeftOut) -> Places:
     images: Places = []
     for name, *place in found:
         if len(place) == 1:
-            place = places.get(posixpath.normpath(place[0]))
-            if place is None:
+            meant = places.get(posixpath.normpath(place[0]))
+            if meant is None:
                 left.add(UNRESOLVED, os.fsencode(name))
                 continue
+            place = list(meant)
         places[posixpath.normpath(name)] = tuple(place)
         images.append((name, *place))
     return images

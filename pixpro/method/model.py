@@ -1,7 +1,7 @@
 """PixPro and PixContrast: two views with their boxes -> loss."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +60,7 @@ class DensePretraining(nn.Module):
         super().__init__()
         self.threshold = threshold
         self.instance_weight = instance_weight
-        trunk = {"neck": neck, "levels": levels, "drop_path": drop_path}
+        trunk: dict[str, Any] = {"neck": neck, "levels": levels, "drop_path": drop_path}
         self.encoder = Encoder(arch, hidden_dim, dim, instance=instance_weight > 0, **trunk)
         self.momentum_encoder = momentum_copy(self.encoder)
         self.instance = (
@@ -73,7 +73,8 @@ class DensePretraining(nn.Module):
             target1, target2 = self.embed(self.momentum_encoder, view1.pixels, view2.pixels)
         online, targets = (online1.maps, online2.maps), (target1.maps, target2.maps)
         levels = [(self.predict(cells1), self.predict(cells2)) for cells1, cells2 in zip(*online, strict=True)]
-        predictions = tuple(zip(*levels, strict=True))
+        predictions1, predictions2 = zip(*levels, strict=True)
+        predictions = predictions1, predictions2
         loss = self.dense_loss(predictions, targets, (view1.box, view2.box))
         if self.instance is not None:
             both = self.instance(online1.instance, target2.instance)
@@ -95,7 +96,7 @@ class DensePretraining(nn.Module):
     def dense_loss(self, predictions: Both[Maps], targets: Both[Maps], boxes: Both[Tensor]) -> Tensor:
         """Loss of both directions, averaged over the levels of the feature maps; each argument as (view 1, view 2)."""
         levels = zip(*predictions, *targets, strict=True)
-        losses = [self.level_loss((first, second), pair, boxes) for first, second, *pair in levels]
+        losses = [self.level_loss((p1, p2), (t1, t2), boxes) for p1, p2, t1, t2 in levels]
         return torch.stack(losses).mean()
 
     def level_loss(self, predictions: Both[Tensor], targets: Both[Tensor], boxes: Both[Tensor]) -> Tensor:
@@ -131,7 +132,14 @@ class DensePretraining(nn.Module):
 class PixPro(DensePretraining):
     """Pixel-to-propagation consistency: propagated cells of one view match the momentum cells of the other.
 
-    The loss lies in [-4, 4] without the instance branch. Defaults are the official code's.
+    `forward(view1, view2)`: two `View`s, pixels (B, 3, S, S) normalised and boxes (B, 4) -> the scalar loss, float32;
+    in [-4, 4] without the instance branch, -4 where all matched cells agree. Images whose views share no place add 0.
+    arXiv:2011.10043, section 3.2; defaults are the official code's.
+
+    arch: a torchvision ResNet, or `timm/NAME`. hidden_dim, dim: of the projector. num_layers, sharpness (the
+    paper's gamma), similarity_floor: of the propagation (ppm.py). threshold: distance of matched cells, in cell
+    diagonals (geometry.py). neck, levels, drop_path: see `Encoder`. instance_*: a second loss on whole images, with
+    this weight; 0: none. ValueError: settings that do not fit together, or an unknown arch.
     """
 
     def __init__(
@@ -175,7 +183,9 @@ class PixPro(DensePretraining):
 class PixContrast(DensePretraining):
     """Pixel-level contrast: a cell of one view tells its positives from the other cells of the same image.
 
-    The loss is the sum of both directions' mean InfoNCE, from 0 up. Without propagation, as in the paper.
+    `forward(view1, view2)`: two `View`s, pixels (B, 3, S, S) normalised and boxes (B, 4) -> the scalar loss, float32:
+    the sum of both directions' mean InfoNCE, from 0 up. Without propagation, as in the paper (arXiv:2011.10043,
+    section 3.1, equation 2). temperature: tau there. The other arguments and the errors are those of `PixPro`.
     """
 
     def __init__(

@@ -1,19 +1,22 @@
 """The momentum copy of a module, and its update."""
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def momentum_copy(module: nn.Module) -> nn.Module:
+
+def momentum_copy(module: Module) -> Module:
     """A copy whose parameters take no gradient; it stays in train mode with BatchNorm statistics of its own.
 
     Layers that leave out a share of what passes them (drop path) leave out nothing in the copy: targets are whole.
     """
     twin = copy.deepcopy(module).requires_grad_(False)
     for part in random_layers(twin):
-        part.drop_prob = 0.0
+        part.drop_prob = 0.0  # type: ignore[assignment]  # torch takes every attribute of a module for a tensor
     return twin
 
 

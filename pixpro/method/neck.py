@@ -28,7 +28,7 @@ class FeaturePyramid(FeaturePyramidNetwork):
             self.layer_blocks[block].requires_grad_(level in self.levels)
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        maps = []
+        maps: list[Tensor] = []
         above = None
         for level in range(LEVELS[-1], self.levels[0] - 1, -1):
             merged = self.inner_blocks[level - LEVELS[0]](features[f"c{level}"])

@@ -1,12 +1,13 @@
 """timm's models as backbones: made without a classifier, for images of any size, and asked for their maps c2 to c5."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 TIMM = "timm/"
 MAPS = ("c2", "c3", "c4", "c5")
 STRIDES = (4, 8, 16, 32)
+TimmModel = Any  # a module of timm's: torch takes each of its attributes for a tensor or a module
 
 
 class Taps(NamedTuple):
@@ -50,7 +51,7 @@ def import_timm():
     return timm
 
 
-def taps_of(model: nn.Module, name: str) -> Taps:
+def taps_of(model: TimmModel, name: str) -> Taps:
     """Where a timm model gives c2 to c5: of several maps of one stride the last, as detectors take it."""
     if not hasattr(model, "forward_intermediates"):
         raise ValueError(f"{name} has no forward_intermediates, from which timm's models give their maps; use another")
@@ -70,12 +71,12 @@ def timm_trunk(arch: str, *, drop_path: float = 0.0) -> tuple[nn.Module, Taps]:
     return model, taps
 
 
-def prune(model: nn.Module, taps: Taps) -> None:
+def prune(model: TimmModel, taps: Taps) -> None:
     """Remove from a timm model, in place, what follows c5."""
     model.prune_intermediate_layers(list(taps.indices), prune_norm=True, prune_head=True)
 
 
-def timm_maps(model: nn.Module, taps: Taps, images: Tensor, last: str = "c5") -> dict[str, Tensor]:
+def timm_maps(model: TimmModel, taps: Taps, images: Tensor, last: str = "c5") -> dict[str, Tensor]:
     """The maps c2 to `last` of a timm model, channels first: (B, 3, H, W) -> {"c2": (B, C2, H / 4, W / 4), ...}."""
     indices = list(taps.indices[: MAPS.index(last) + 1])
     maps = model.forward_intermediates(

@@ -1,6 +1,7 @@
 """Backbones, torchvision's ResNets and timm's pyramids, as what all else works on: their maps c2 to c5."""
 
 from functools import cache
+from typing import Any, cast
 
 import torch
 import torchvision
@@ -100,13 +101,13 @@ def timm_idle(arch: str, seen: tuple[str, ...]) -> frozenset[str]:
     """Names of the parameters of a timm model's trunk on which none of the maps `seen` depends."""
     pyramid = Pyramid(sketch(arch))
     device = next(pyramid.parameters()).device
-    images = torch.zeros(2, *pyramid.body.pretrained_cfg["input_size"], device=device)
+    images = torch.zeros(2, *cast(Any, pyramid.body).pretrained_cfg["input_size"], device=device)
     maps = pyramid(images)
     sum(maps[name].sum() for name in seen).backward()
     return frozenset(name for name, parameter in pyramid.body.named_parameters() if parameter.grad is None)
 
 
-def resnet_maps(net: nn.Module, images: Tensor, last: str = "c5") -> dict[str, Tensor]:
+def resnet_maps(net: Any, images: Tensor, last: str = "c5") -> dict[str, Tensor]:
     """The maps c2 to `last` of a module with the parts of a torchvision ResNet."""
     cells = net.maxpool(net.relu(net.bn1(net.conv1(images))))
     maps = {}
@@ -129,7 +130,7 @@ class Pyramid(nn.Module):
         if isinstance(backbone, ResNet):
             backbone.fc = nn.Identity()
             last = [m for m in backbone.layer4.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
-            self.channels = (last // 8, last // 4, last // 2, last)
+            self.channels: tuple[int, ...] = (last // 8, last // 4, last // 2, last)
         else:
             self.taps = taps_of(backbone, type(backbone).__name__)
             prune(backbone, self.taps)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 from pixpro.data.views import View
 from pixpro.method.chunks import PAIRS_AT_ONCE
 from pixpro.method.geometry import positive_pairs
-from pixpro.method.model import DensePretraining, Passed
+from pixpro.method.model import DensePretraining, Passed, PixPro
 from pixpro.method.precision import at_least_float32, full_precision
 
 CELLS = 1024  # cells whose spread and rank are measured: four times the channels, and an eigenvalue problem of 5 ms
@@ -64,12 +65,12 @@ def health(seen: Observation, model: DensePretraining, optimizer: torch.optim.Op
     assert seen.views is not None, "no step ran inside observe()"
     target, prediction = torch.cat(seen.targets[:2]), torch.cat(seen.projections[:2])
     with full_precision(target.device):
-        numbers = pair_numbers(*(view.box for view in seen.views), target.shape[2:], model.threshold)
+        numbers = pair_numbers(seen.views[0].box, seen.views[1].box, target.shape[2:], model.threshold)
         # With a pyramid the module works on every level.
         coarsest = [call for call in seen.propagations if call[1].shape == seen.targets[0].shape][:2]
         if coarsest:
             prediction = torch.cat([propagated for _, propagated in coarsest])
-            weights = model.propagation.similarity(coarsest[0][0][:IMAGES])
+            weights = cast(PixPro, model).propagation.similarity(coarsest[0][0][:IMAGES])
             numbers["propagation_entropy"] = evenness(weights)
         numbers |= spread("prediction", prediction) | spread("target", target) | within_images(target)
         return numbers | step_numbers(model, optimizer)
@@ -147,8 +148,8 @@ def step_numbers(model: DensePretraining, optimizer: torch.optim.Optimizer) -> d
 
     The share leaves out the optimizer's momentum; LARS makes it learning rate x trust coefficient for all alike.
     """
-    updated = [p for p in model.parameters() if p.grad is not None]
-    norms = torch.stack(torch._foreach_norm([p.grad for p in updated])).float()
+    updated: list[Tensor] = [p for p in model.parameters() if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm([p.grad for p in updated if p.grad is not None])).float()
     numbers = {"grad_norm": torch.linalg.vector_norm(norms)}
     if ratios := getattr(optimizer, "ratios", None):  # LARS keeps the trust ratios of its last step
         ratios = torch.cat(ratios).float()

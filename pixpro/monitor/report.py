@@ -116,7 +116,7 @@ def scores_section(rows: Sequence[Row]) -> Section:
     if not names:
         return Section("Scores", ["None were measured: --val_data DIR makes train.py measure dense matching."])
     first, last = measured[0]["step"], measured[-1]["step"]
-    heads = ("score", "untrained" if first == 0 else f"step {first}", f"step {last}")
+    heads: tuple[str, ...] = ("score", "untrained" if first == 0 else f"step {first}", f"step {last}")
     note = [] if first == 0 else ["What the untrained network scored was not recorded."]
     numbers = first_and_last(measured, names)
     if first == last:

@@ -56,7 +56,8 @@ def open_masks(folder: Path, image_size: int) -> tuple[MaskedImages, MaskedImage
 
     Crops show half of an image's area on average, so that objects are about as large as in training.
     """
-    return tuple(masked_images(folder, split, 2 * image_size, limit) for split, limit in LIMITS.items())
+    train, test = (masked_images(folder, split, 2 * image_size, limit) for split, limit in LIMITS.items())
+    return train, test
 
 
 def labelled_cells(

@@ -1,9 +1,10 @@
 """Measured steps with growing micro-batches -> what the machine can do, as far as memory and patience go."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
+from torch import Tensor
 
 from pixpro.data import Loader
 from pixpro.errors import UserError
@@ -110,7 +111,7 @@ def try_passes(trainer: Trainer, images: int, side: int) -> None:
             online = core.embed(core.encoder, pixels, pixels)
             with torch.no_grad():
                 core.embed(core.momentum_encoder, pixels, pixels)
-        sum(level.float().sum() for each in online for level in each.maps).backward()
+        cast(Tensor, sum(level.float().sum() for each in online for level in each.maps)).backward()  # there are levels
     finally:
         buffers.restore()
 

@@ -55,7 +55,7 @@ class _Probe(Dataset):
 def scan(source: Images, workers: int = 0) -> Report:
     """Decode every image once."""
     rows = DataLoader(_Probe(source), batch_size=64, num_workers=workers, collate_fn=list)
-    sizes, bad, by_range = [], {}, {}
+    sizes, bad, by_range = [], dict[str, str](), dict[str, str]()
     for i, (*size, reason, scaled) in enumerate(row for batch in rows for row in batch):
         if scaled:
             by_range[unused_name(source, i, by_range)] = scaled

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from torch import Tensor
+
 from pixpro.data import Loader
 from pixpro.errors import BY_CODE, Stopped
 from pixpro.monitor.usage import GB, Speed, peak_memory
@@ -50,11 +52,11 @@ def loop(
         for step in trainer.run(loader, last_step, log_every, ready):
             skipped.saw(step)
             speed.note(step.seconds, step.data_seconds)
-            numbers = None
+            numbers: dict[str, float] | None = None
             if step.health is not None:
                 memory = {"memory_gb": peak_memory(trainer.device) / GB}
-                numbers = {"loss": step.loss, **step.health, **speed.read(), **memory}
-                numbers = distributed.mean_numbers(numbers, trainer.device, largest=("data_wait", "memory_gb"))
+                own: dict[str, Tensor | float] = {"loss": step.loss, **step.health, **speed.read(), **memory}
+                numbers = distributed.mean_numbers(own, trainer.device, largest=("data_wait", "memory_gb"))
             if record:
                 with process.apart(f"writing, measuring and saving after step {step.number}"):
                     record.after(step, numbers, last=step.number == last_step)
@@ -63,12 +65,12 @@ def loop(
     except Exception as end:
         if not process.agreed:  # it came in the midst of a step: the others wait in it
             raise
-        step = trainer.good_step
+        reached = trainer.good_step
         with process.together("saving the state"):
             if record:
                 record.save_before(end)
         if type(end) not in BY_CODE.values():  # one of ours, with its traceback
             raise
         if isinstance(end, Stopped):
-            raise Stopped(f"{end}, saved after step {step}; go on with --resume auto") from None
-        raise type(end)(f"{end.args[0]}; the state after step {step} is saved, go on with --resume auto") from None
+            raise Stopped(f"{end}, saved after step {reached}; go on with --resume auto") from None
+        raise type(end)(f"{end.args[0]}; the state after step {reached} is saved, go on with --resume auto") from None

@@ -31,11 +31,12 @@ def outlines(mask: np.ndarray) -> list[list[float]]:
     polygons = []
     while follow:
         start = point = next(iter(follow))
-        step, loop = None, []
+        step: tuple[int, int] | None = None
+        loop: list[tuple[int, int]] = []
         while True:
             ends = follow[point]
             # where two parts touch at a corner, turn right: each part keeps its own outline
-            right = step and (point[0] - step[1], point[1] + step[0])
+            right = (point[0] - step[1], point[1] + step[0]) if step else None
             following = ends.pop(ends.index(right)) if right in ends else ends.pop()
             if not ends:
                 del follow[point]

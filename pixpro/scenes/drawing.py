@@ -42,9 +42,9 @@ def _place(rng: np.random.Generator, height: int, width: int) -> tuple[float, fl
 def _shadow(canvas: np.ndarray, alpha: np.ndarray, top: int, left: int, radius: float) -> None:
     reach = max(2, int(radius * 0.12))
     soft = Image.fromarray((alpha * 255).astype(np.uint8)).filter(ImageFilter.BoxBlur(reach))
-    soft = np.asarray(soft, np.float32)[..., None] / 255
+    share = np.asarray(soft, np.float32)[..., None] / 255
     region = canvas[top + reach : top + reach + alpha.shape[0], left + reach : left + reach + alpha.shape[1]]
-    region *= 1 - 0.5 * soft[: region.shape[0], : region.shape[1]]
+    region *= 1 - 0.5 * share[: region.shape[0], : region.shape[1]]
 
 
 def _draw_object(rng: np.random.Generator, canvas: np.ndarray, label: int, place: tuple[float, float, float]):

@@ -27,7 +27,7 @@ def ring(rng: np.random.Generator, u: np.ndarray, v: np.ndarray, colours: np.nda
     """A doughnut with icing and sprinkles."""
     r, angle = np.hypot(u, v), np.arctan2(v, u)
     icing = 0.25 + 0.05 * np.sin(angle * int(rng.integers(5, 9))) - np.abs(r - 0.68)
-    seeds = noise(rng, *u.shape, 2)
+    seeds = noise(rng, u.shape[0], u.shape[1], 2)
     sprinkle = _smooth(np.abs(np.sin(angle * 11 + seeds * 3)) * np.abs(np.sin(r * 23 + angle * 3)) - 0.72, 0.1)
     top = blend(colours[0], colours[1], sprinkle)
     return np.abs(r - 0.68) - 0.32, blend(np.array([196, 140, 84], np.float32), top, _smooth(icing))

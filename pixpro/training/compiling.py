@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -151,7 +151,7 @@ def try_passes(model: DensePretraining, images: int, side: int, amp_dtype: torch
         for _ in range(2):
             of_momentum, of_online = try_forward(model, images, side, amp_dtype)
             of_momentum()
-            sum(cells.float().sum() for cells in maps(of_online())).backward()
+            cast(Tensor, sum(cells.float().sum() for cells in maps(of_online()))).backward()  # there is a map
 
 
 def maps(embedding: Embedding) -> list[Tensor]:

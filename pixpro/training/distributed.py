@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -168,7 +168,7 @@ def mean_over_processes(values: Tensor) -> Tensor:
 
 
 def mean_numbers(
-    numbers: dict[str, Tensor | float], device: torch.device, largest: Collection[str] = ()
+    numbers: Mapping[str, Tensor | float], device: torch.device, largest: Collection[str] = ()
 ) -> dict[str, float]:
     """The mean of each number over all processes, which give the same names in the same order; one exchange.
 

@@ -139,8 +139,8 @@ class Trainer:
         self.buffers.remember()
         total = torch.zeros((), device=self.device)
         for index, batch in enumerate(micro_batches):
-            waits = index < len(micro_batches) - 1 and isinstance(self.model, DistributedDataParallel)
-            with self.model.no_sync() if waits else nullcontext():
+            more = index < len(micro_batches) - 1
+            with self.model.no_sync() if more and isinstance(self.model, DistributedDataParallel) else nullcontext():
                 loss = self.loss(batch) / len(micro_batches)
                 self.counters.add(2)  # both views
                 self.scaler.scale(loss).backward(loss_gradient(loss))

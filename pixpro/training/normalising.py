@@ -30,7 +30,7 @@ def _statistics(view: Tensor) -> tuple[Tensor, Tensor]:
         mean, inverse = torch.batch_norm_stats(view, eps)
         return mean, (inverse.square().reciprocal() - eps).clamp(min=0)
     unused = torch.zeros(2, view.shape[1], dtype=exact(view))  # the kernel's own running statistics, its precision
-    return torch.batch_norm_update_stats(view, *unused, momentum=0.0)
+    return torch.batch_norm_update_stats(view, unused[0], unused[1], momentum=0.0)
 
 
 def normalise(features: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:

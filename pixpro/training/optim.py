@@ -9,7 +9,8 @@ from torch import Tensor, nn
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Two groups of trainable parameters: matrices and kernels (decayed, adapted), and 1-D ones (neither).
 
-    1-D parameters are those of BatchNorm and all biases. `add_weight_decay` of the official code.
+    In this order, each a dictionary with `params`, `weight_decay` and `adapt`, as `LARS` takes them; AdamW and SGD of
+    torch ignore `adapt`. 1-D parameters are those of BatchNorm and all biases. `add_weight_decay` of the official code.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
@@ -39,6 +40,10 @@ class LARS(torch.optim.Optimizer):
     For groups with `adapt`: g <- g + weight_decay * w, then g <- g * trust_coefficient * |w| / (|g| + eps), unscaled
     where either norm is zero; then momentum and step as in SGD. arXiv:1708.03888 in the form of the official code:
     the ratio sees the decayed gradient.
+
+    params: of `parameter_groups`, or any parameters, all of which are adapted then. lr: of the whole batch, set anew
+    before each step by those who follow a schedule. `ratios`: of the last step, (number of tensors,) for each adapted
+    group. A parameter without gradient is left as it is.
     """
 
     def __init__(
@@ -62,7 +67,9 @@ class LARS(torch.optim.Optimizer):
         self.ratios: list[Tensor] = []  # of the last step, for each group with `adapt`: on the device, for reports
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(  # type: ignore[override]  # the stubs promise a float; what closures return is a tensor
+        self, closure: Callable[[], Tensor] | None = None
+    ) -> Tensor | None:
         """One update of all parameters that have a gradient; returns the closure's loss, if one is given."""
         loss = None
         if closure is not None:
@@ -76,9 +83,9 @@ class LARS(torch.optim.Optimizer):
         return loss
 
     def _update(self, params: list[Tensor], group: dict) -> None:
-        grads = [p.grad for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
         if group["weight_decay"] != 0:
-            grads = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+            grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
         for param, grad in zip(params, grads, strict=True):
             if "momentum_buffer" not in self.state[param]:
                 self.state[param]["momentum_buffer"] = torch.zeros_like(grad)

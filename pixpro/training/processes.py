@@ -99,12 +99,13 @@ class Process:
 
     def _exchange(self, heard: Heard, failure: Exception | None, note: str) -> None:
         self._late, self._exchanges = None, self._exchanges + 1
-        said = [{"failure": told(failure), "note": note, "wish": self.wish}]
+        said: list[dict[str, Any]] = [{"failure": told(failure), "note": note, "wish": self.wish}]
         if self.world_size > 1:
             said = self._said_by_all(said[0])
         for rank, words in enumerate(said):
             if words["failure"]:
-                raise self.common(failure if rank == self.rank else retold(words["failure"], rank)) from None
+                own = failure if rank == self.rank else None
+                raise self.common(own or retold(words["failure"], rank)) from None
         heard.notes = [words["note"] for words in said]
         heard.wish = next((words["wish"] for words in said if words["wish"]), "")
 
@@ -116,11 +117,13 @@ class Process:
         silence = {"failure": None, "note": "", "wish": ""}
         keys = [f"said/{self._exchanges}/{rank}" for rank in range(self.world_size)]
         if words != silence:
+            assert self.store is not None
             self.store.set(keys[self.rank], json.dumps(words))  # before the others are told to look
         speaking = torch.tensor([words != silence], dtype=torch.int32)
         dist.all_reduce(speaking, op=dist.ReduceOp.MAX)
         if not speaking.item():
             return [silence] * self.world_size
+        assert self.store is not None
         return [json.loads(self.store.get(key)) if self.store.check([key]) else silence for key in keys]
 
     def from_main(self, contents: Any) -> Any:
@@ -151,6 +154,7 @@ class Process:
 
     def answer(self) -> None:
         """Say what this process does to whoever has called since the last time."""
+        assert self.store is not None
         words = json.dumps([self.doing, self.alone, self.idle])
         while self.store.check([f"call/{self._answered + 1}"]):
             self._answered += 1
@@ -161,6 +165,7 @@ class Process:
 
         The process that keeps an eye on the others of a machine calls, too; it has no rank, and gives no answer.
         """
+        assert self.store is not None
         number, waited = self.store.add("calls", 1), 0.0
         self.store.set(f"call/{number}", "")
         keys = {rank: f"call/{number}/{rank}" for rank in range(self.world_size)}

@@ -27,7 +27,9 @@ def warmup_cosine_lr(
 ) -> float:
     """Learning rate of one step (from 0): linear from base_lr / warmup_divisor to base_lr, then cosine to final_lr.
 
-    The official code's `GradualWarmupScheduler` around `CosineAnnealingLR`, per iteration.
+    total_steps, warmup_steps: optimizer steps; the warm-up is part of the total. base_lr: the peak for the whole batch
+    (`scaled_lr`). Steps beyond the total go on along the cosine: nothing is raised. The official code's
+    `GradualWarmupScheduler` around `CosineAnnealingLR`, per iteration.
     """
     if step <= warmup_steps and warmup_steps > 0:
         return base_lr / warmup_divisor * ((warmup_divisor - 1) * step / warmup_steps + 1)
@@ -36,7 +38,11 @@ def warmup_cosine_lr(
 
 
 def cosine_momentum(step: int, total_steps: int, base: float = 0.99) -> float:
-    """Momentum coefficient of one step (from 0): from `base` up to 1 along a cosine."""
+    """Momentum coefficient of one step (from 0): from `base` up to 1 at step total_steps along a cosine.
+
+    1 - (1 - base) x (cos(pi x step / total_steps) + 1) / 2: BYOL's schedule (arXiv:2006.07733), as in the official
+    code. total_steps: optimizer steps, 1 or more.
+    """
     return 1 - (1 - base) * (math.cos(math.pi * step / total_steps) + 1) / 2
 
 

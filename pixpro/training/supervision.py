@@ -32,6 +32,7 @@ def supervise(processes: Sequence[BaseProcess], observe: Callable[[], Process | 
         alive = [process for process in processes if process.is_alive()]
         for process in alive:
             # A terminal sends SIGINT to all of us; a second one from here would end them at once.
+            assert process.pid is not None  # it is alive
             process.kill() if interrupts > 1 else os.kill(process.pid, signal.SIGTERM)
         if interrupts > 1:
             end_at_once()

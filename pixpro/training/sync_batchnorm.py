@@ -45,7 +45,7 @@ class BatchNorm(nn.BatchNorm2d):
         return model
 
     @classmethod
-    def _from(cls, norm: nn.BatchNorm2d) -> "BatchNorm":
+    def _from(cls, norm: Any) -> "BatchNorm":  # a BatchNorm2d, maybe with the `drop` and `act` of timm
         own = cls(norm.num_features, norm.eps, norm.momentum)
         for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
             setattr(own, name, getattr(norm, name))
@@ -55,15 +55,18 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, features: Tensor) -> Tensor:
         normalised = self._normalise(features)
-        return normalised if self.act is None else self.act(self.drop(normalised))
+        return normalised if self.act is None or self.drop is None else self.act(self.drop(normalised))
 
     def _normalise(self, features: Tensor) -> Tensor:
+        assert self.momentum is not None
         if self.training and self.counts:
+            assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(self.views)
         if not self.training or self.processes * self.views == 1:
             running = self.running_mean, self.running_var, self.weight, self.bias
             of_batch = self.training or self.running_mean is None
             return F.batch_norm(features, *running, of_batch, self.momentum, self.eps)
+        assert self.running_mean is not None and self.running_var is not None
         mean, variance, count = joint_statistics(features, self.views, self.processes)
         for of_view, spread in zip(mean.to(self.running_mean.dtype), variance, strict=True):
             self.running_mean.lerp_(of_view, self.momentum)
@@ -113,7 +116,7 @@ def joint_statistics(features: Tensor, views: int, processes: int) -> tuple[Tens
     mean, variance = statistics(features, views)
     if processes > 1:
         own = torch.stack((mean, variance))[None]
-        every = collectives.wait_tensor(collectives.all_gather_tensor(own, 0, dist.group.WORLD))
+        every = collectives.wait_tensor(collectives.all_gather_tensor(own, 0, dist.group.WORLD))  # type: ignore[arg-type]  # never None here
         means, variances = every.unbind(dim=1)
         mean = means.mean(dim=0)
         # The variance between the processes' means, as E[x^2] - E[x]^2 would cancel.
@@ -147,7 +150,7 @@ class _Normalise(torch.autograd.Function):
         sums = gradients(gradient, features, mean, variance, ctx.eps)
         means = sums
         if ctx.processes > 1:
-            means = collectives.wait_tensor(collectives.all_reduce(sums, "sum", dist.group.WORLD))
+            means = collectives.wait_tensor(collectives.all_reduce(sums, "sum", dist.group.WORLD))  # type: ignore[arg-type]  # never None here
         means = means / (features.numel() // features.shape[1] // len(mean) * ctx.processes)
         of_features = input_gradient(gradient, features, weight, mean, variance, means, ctx.eps)
         of_bias, of_weight = sums.sum(dim=1).to(weight.dtype)
@@ -165,6 +168,7 @@ class BatchCounters:
         for encoder in encoders:
             for norm, times in passes(encoder).items():
                 norm.counts = False
+                assert norm.num_batches_tracked is not None
                 self.counters.setdefault(times, []).append(norm.num_batches_tracked)
 
     @torch.no_grad()
@@ -177,7 +181,7 @@ class BatchCounters:
 @torch.no_grad()
 def passes(encoder: nn.Module) -> dict[BatchNorm, int]:
     """How often one image passes each BatchNorm: a projector works on every map of a pyramid, some blocks on none."""
-    times: Counter[nn.Module] = Counter()
+    times: Counter[Any] = Counter()  # hooks are handed any Module; these are on `norms` alone
     norms = [module for module in encoder.modules() if isinstance(module, BatchNorm)]
     modes = [(module, module.training) for module in encoder.modules()]
     handles = [norm.register_forward_hook(lambda norm, *_: times.update([norm])) for norm in norms]

@@ -39,16 +39,16 @@ def pairs_image(
     """
     size = maps1.shape[2]
     boxes = [view.box.float().cpu() for view in (view1, view2)]
-    positives = positive_pairs(*boxes, size, threshold).numpy()
+    positives = positive_pairs(boxes[0], boxes[1], size, threshold).numpy()
     centers = [cell_centers(box, size).numpy() for box in boxes]
     rows = []
     for i in np.argsort(~positives.any((1, 2)), kind="stable")[:limit]:
-        pair = tuple(
+        only1, only2 = (
             View(view.pixels[i : i + 1], box[i : i + 1]) for view, box in zip((view1, view2), boxes, strict=True)
         )
         cell = busiest_cell(positives[i])
         colours = shared_colours(centers[0][i], centers[1][i], positives[i])
         values = np.nan_to_num(cosines(maps1[i : i + 1], maps2[i : i + 1])[cell])
         seen = seen_panel(displayable(view2.pixels[i]), values, positives[i][cell])
-        rows.append([*view_panels(pair, colours, positives[i], cell), seen])
+        rows.append([*view_panels((only1, only2), colours, positives[i], cell), seen])
     return torch.from_numpy(np.array(sheet(rows, HEADING, dpi=100))).permute(2, 0, 1)

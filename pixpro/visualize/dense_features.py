@@ -57,10 +57,10 @@ def dense_features(checkpoint: Checkpoint, path: str) -> DenseFeatures:
         raise UserError(f"{path}: its heads do not fit together: {str(error).splitlines()[-1].strip()}") from error
     trained = f", epoch {checkpoint.epoch}" if checkpoint.epoch is not None else ""
     label = f"{checkpoint.method} {checkpoint.arch}{trained}"
-    parts = [
-        part.eval().requires_grad_(False) if part is not None else None for part in (trunk, projector, propagation)
-    ]
-    return DenseFeatures(label, *parts)
+    for part in (trunk, projector, propagation):
+        if part is not None:
+            part.eval().requires_grad_(False)
+    return DenseFeatures(label, trunk, projector, propagation)
 
 
 def _below(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ def shared_colours(centers1: np.ndarray, centers2: np.ndarray, positives: np.nda
 
 
 def draw_view(
-    axes: "Axes", pixels: np.ndarray, colours: np.ndarray, matched: np.ndarray, framed: Sequence[int] = ()
+    axes: "Axes", pixels: np.ndarray, colours: np.ndarray, matched: np.ndarray, framed: Sequence[int] | np.ndarray = ()
 ) -> None:
     """A view with its grid: matched cells tinted, others darkened, some framed. colours (N, 3), matched (N,) bool."""
     cells = round(len(matched) ** 0.5)
@@ -58,11 +58,12 @@ def draw_source(axes: "Axes", pair: Pair, colours: tuple[np.ndarray, np.ndarray]
             axes.fill((x0, x1, x1, x0), (y0, y0, y1, y1), fill=False, edgecolor=edge, linewidth=line)
     pairs = np.argwhere(pair.positives)
     ends = np.stack([centers[0][pairs[:, 0]], centers[1][pairs[:, 1]]], axis=1)
-    axes.add_collection(LineCollection(ends, colors=colours[0][pairs[:, 0]] / 255, linewidths=1.3), autolim=False)
+    axes.add_collection(LineCollection(list(ends), colors=colours[0][pairs[:, 0]] / 255, linewidths=1.3), autolim=False)
     for places, colour in zip(centers, VIEW_COLOURS, strict=True):
-        axes.scatter(*places.T, s=6, color=colour, edgecolors="white", linewidths=0.4, zorder=3)
+        axes.scatter(places[:, 0], places[:, 1], s=6, color=colour, edgecolors="white", linewidths=0.4, zorder=3)
+    x, y = centers[0][cell]
     for edge, line in (("black", 3.0), ("white", 1.6)):
-        axes.scatter(*centers[0][cell], s=55, facecolors="none", edgecolors=edge, linewidths=line, zorder=4)
+        axes.scatter(x, y, s=55, facecolors="none", edgecolors=edge, linewidths=line, zorder=4)
 
 
 def view_panels(
@@ -71,8 +72,8 @@ def view_panels(
     """View 1 and view 2, (1, 3, S, S) each, with their cells; `cell` of view 1 and its matches are framed in white."""
     panels = []
     for number, (view, place) in enumerate(zip(views, colours, strict=True)):
-        matched, framed = positives.any(1 - number), [cell] if number == 0 else np.flatnonzero(positives[cell])
-
+        matched = np.asarray(positives.any(1 - number))
+        framed = [cell] if number == 0 else np.flatnonzero(positives[cell])
         pixels = displayable(view.pixels[0])
         draw = partial(draw_view, pixels=pixels, colours=place, matched=matched, framed=framed)
         flipped = ", flipped" if view.box[0, 0] > view.box[0, 2] else ""

@@ -40,7 +40,9 @@ def sheet(
     """All panels on one page of `width` inches, rows from top to bottom, none higher than `tallest`."""
 
     def draw(figure: "Figure") -> None:
-        texts, boxes = [], []  # in inches from the upper left corner, until the height of the page is known
+        # In inches from the upper left corner, until the height of the page is known.
+        texts: list[tuple[float, float, str, float, str]] = []
+        boxes: list[tuple[Panel, float, float, float, float]] = []
 
         def write(text: str, x: float, y: float, room: float, size: float, colour: str = INK) -> float:
             lines, height = wrapped(text, room, size), 1.3 * size / 72
@@ -79,7 +81,7 @@ def outline_cell(axes: "Axes", cell: int, columns: int, colour: str = "white") -
         axes.fill(x, y, fill=False, edgecolor=edge, linewidth=line)
 
 
-def show_cells(axes: "Axes", pixels: np.ndarray, colours: np.ndarray, opacity: float, **how: object) -> None:
+def show_cells(axes: "Axes", pixels: np.ndarray, colours: np.ndarray, opacity: float, **how: Any) -> None:
     """A picture (H, W, 3) under the cells (rows, columns) or (rows, columns, 3) of a grid, the axes' units then."""
     extent = (0, colours.shape[1], colours.shape[0], 0)
     axes.imshow(pixels, cmap="gray", interpolation="bicubic", extent=extent)
