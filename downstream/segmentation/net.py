@@ -28,6 +28,7 @@ class FCN(nn.Module):
         else:
             self.backbone = LastTwoMaps(trunk)
             channels = self.backbone.channels
+        self.multiple = 1 if isinstance(trunk, ResNet) else 32  # of which a side must be: some of timm's take no other
         self.head = nn.Sequential(*conv_norm(channels, 256), *conv_norm(256, 256), nn.Conv2d(256, num_classes, 1))
         for module in self.head.modules():
             if isinstance(module, nn.Conv2d):
@@ -43,8 +44,12 @@ class FCN(nn.Module):
         images: (3, H, W) each, all of one size, RGB in 0..255; targets: `mask` (H, W) uint8, 255 is void.
         """
         batch = (torch.stack(images) - self.pixel_mean) / self.pixel_std
+        height, width = batch.shape[2:]
+        # Zero is the mean colour; padded and cropped alike, cells stay where they are.
+        batch = F.pad(batch, (0, -width % self.multiple, 0, -height % self.multiple))
         scores = self.head(self.backbone(batch)).float()
         scores = F.interpolate(scores, batch.shape[2:], mode="bilinear", align_corners=False)
+        scores = scores[..., :height, :width]
         if not self.training:
             return scores
         return {"loss_pixels": pixel_loss(scores, torch.stack([target["mask"] for target in targets]))}

@@ -66,6 +66,8 @@ def config_of(about: dict[str, Any], num_features: int, timm_defaults: dict[str,
     kept = ("first_conv", "classifier", "pool_size", "fixed_input_size", "min_input_size")
     own = {name: timm_defaults[name] for name in kept if timm_defaults.get(name) is not None}
     side = about.get("image_size") or 224
+    # timm builds some models for this size; another one would make windows that pre-training did not have.
+    size = list(timm_defaults["input_size"]) if timm_defaults.get("fixed_input_size") else [3, side, side]
     return {
         "architecture": about["arch"].removeprefix(TIMM).partition(".")[0],
         "num_classes": 0,
@@ -75,7 +77,7 @@ def config_of(about: dict[str, Any], num_features: int, timm_defaults: dict[str,
             **own,
             "tag": "pixpro",
             "num_classes": 0,
-            "input_size": [3, side, side],
+            "input_size": size,
             "mean": about["mean"],
             "std": about["std"],
             "interpolation": "bilinear",

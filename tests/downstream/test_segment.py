@@ -20,6 +20,7 @@ from downstream.segmentation.miou import confusion, mean_iou, scores
 from downstream.segmentation.net import FCN, pixel_loss
 from downstream.segmentation.sets import MaskedImage
 from pixpro.checkpoints.checkpoint import LAST
+from pixpro.method.trunks import new_backbone
 from pixpro.monitor.metrics import Metrics
 from pixpro.scenes import write_scenes
 
@@ -52,6 +53,20 @@ def test_the_trunk_has_stride_16_with_dilated_last_stage(make: Callable[[], nn.M
     assert [m.dilation for m in model.head if isinstance(m, nn.Conv2d)] == [(6, 6), (6, 6), (1, 1)]
     with torch.no_grad():
         assert model([torch.zeros(3, 50, 70)]).shape == (1, 5, 50, 70)
+
+
+def test_images_of_any_size_are_scored_cell_by_cell_where_they_are():
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = FCN(new_backbone("timm/regnetx_002"), 5).eval()
+    image = torch.rand(3, 50, 70) * 255
+    mean = torch.tensor([123.675, 116.280, 103.530]).view(3, 1, 1)  # of ImageNet, in 0..255
+    padded = mean.expand(3, 64, 96).clone()
+    padded[:, :50, :70] = image
+    with torch.no_grad():
+        scores, whole = model([image]), model([padded])
+    assert scores.shape == (1, 5, 50, 70)
+    torch.testing.assert_close(scores, whole[..., :50, :70], rtol=1e-4, atol=1e-6)
 
 
 def test_the_loss_leaves_void_pixels_out():
