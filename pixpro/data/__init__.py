@@ -73,11 +73,13 @@ class Loader:
             raise kind(
                 f"{printable(name)} and every image tried in its place cannot be read; is the data still there?"
             ) from None
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker (pid") and "shared memory(shm)" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: it died while it handed over a batch
+            of_worker = str(error).startswith("DataLoader worker (pid") or "shared memory(shm)" in str(error)
+            if isinstance(error, RuntimeError) and not of_worker:
                 raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise MachineFailed(
-                f"a data worker died ({str(error).splitlines()[0][:120]}); most often memory or /dev/shm is full: "
+                f"a data worker died ({reason[:120]}); most often memory or /dev/shm is full: "
                 "give the machine or container more, or use fewer --workers"
             ) from None
 

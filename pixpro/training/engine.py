@@ -63,7 +63,7 @@ class Trainer:
         distributed: bool = False,
     ) -> None:
         self.core = model
-        self.counters = BatchCounters((model.encoder, model.momentum_encoder))
+        self.counters: BatchCounters | None = None  # until a run begins, each BatchNorm counts for itself
         self.model: nn.Module = model
         if distributed:
             with warnings.catch_warnings():
@@ -95,6 +95,7 @@ class Trainer:
         """
         number = self.good_step
         self.stream = self.stream or copy_stream(self.device)
+        self.counters = self.counters or BatchCounters((self.core.encoder, self.core.momentum_encoder))
         while number < last_step:
             epoch, position = divmod(number, len(loader))
             loader.set_position(epoch, position)
@@ -142,7 +143,8 @@ class Trainer:
             more = index < len(micro_batches) - 1
             with self.model.no_sync() if more and isinstance(self.model, DistributedDataParallel) else nullcontext():
                 loss = self.loss(batch) / len(micro_batches)
-                self.counters.add(2)  # both views
+                if self.counters:
+                    self.counters.add(2)  # both views
                 self.scaler.scale(loss).backward(loss_gradient(loss))
             total += loss.detach()
         self.scaler.unscale_(self.optimizer)

@@ -96,8 +96,9 @@ def alone(model: nn.Module) -> Iterator[None]:
 def join_views(model: DensePretraining, together: bool = True) -> None:
     """Let both views pass the encoders as one batch, each with its own statistics, or (False) in two passes again.
 
-    The numbers are the same up to rounding; it pays where the encoders are compiled: half of the launches and, with
-    several processes, of the exchanges. Uncompiled, the gradients of the halves have to be joined at each layer.
+    The numbers are the same up to rounding, but for the running statistics of a projector that serves several levels:
+    they take the levels and views in another order. It pays where the encoders are compiled: half of the launches and,
+    with several processes, of the exchanges. Uncompiled, the gradients of the halves have to be joined at each layer.
     """
     model.together = together
     for encoder in (model.encoder, model.momentum_encoder):

@@ -71,7 +71,8 @@ def equal_pair(case, dtype):
 def test_the_restated_official_step_has_our_loss_in_float32():
     pair = equal_pair(tiny_case(), torch.float32)
     losses = [contestant.run().item() for contestant in pair]
-    assert abs(losses[0]) > 0.01 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+    # Float32 and a scale from -4 to 4; the double-precision test beside this one is the exact one.
+    assert abs(losses[0]) > 0.01 and losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
 def test_the_restated_official_step_ends_at_our_weights():

@@ -61,7 +61,7 @@ def test_the_number_of_workers_changes_nothing(source, workers):
 @pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
 def test_workers_that_inherit_nothing_give_the_same_and_share_the_names(tmp_path, start_method):
     source = open_images([pictures.folder(tmp_path / "data", 8)])
-    names = source.stores[0]._names._block
+    names = source.stores[0].names._block
     assert not names.is_shared()
     parallel = epoch_of(loader_of(source, workers=1, start_method=start_method))
     assert names.is_shared(), "workers map the names instead of copying them"

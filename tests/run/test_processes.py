@@ -114,7 +114,9 @@ def fail_to_compile(rank: int) -> None:
     """Let the compiler work in all processes but one."""
     from pixpro.training import compiling
 
-    compiling.compile_encoders = lambda *args, **options: "CppError: no compiler" if of_rank(rank) else ""
+    compiling.compile_encoders = lambda *args, agree, **options: agree(
+        "compiler", "CppError: no compiler" if of_rank(rank) else ""
+    )
 
 
 def test_a_failure_to_compile_in_one_process_is_known_to_all(data, tmp_path):

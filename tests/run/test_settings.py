@@ -171,7 +171,8 @@ def test_without_a_change_the_weights_are_the_same_and_nothing_is_said(place, wh
 
 def test_settings_that_are_said_to_change_no_number_change_none(place, whole, tmp_path):
     shutil.copy(whole() / "0002.pth.tar", place / "epoch2.pth.tar")
-    changed = [name for name in names("runs") if name != "plan"]  # which trains nothing at all
+    # A plan trains nothing at all; compiled code gives the same numbers to rounding.
+    changed = [name for name in names("runs") if name not in ("plan", "compile")]
     more = [argument for name in changed for argument in other(name, place)]
     run = resumed(place, whole() / "0002.pth.tar", tmp_path / "run", more)
     assert run.wait() == [0], run.text()
