@@ -206,4 +206,4 @@ def test_the_plan_counts_the_cells_of_the_maps(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PIXPRO_CACHE", str(tmp_path / "cache"))
     data = folder(tmp_path / "data", 16)
     assert train.main([*arguments(data, tmp_path / "out", "--plan", "--image_size", "84")]) == 0
-    assert f"of the {(11 * 11) ** 2} cell pairs of an image" in capsys.readouterr().out
+    assert f"of the {(10 * 10) ** 2} cell pairs of an image" in capsys.readouterr().out
