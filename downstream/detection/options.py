@@ -92,6 +92,8 @@ def check(args: argparse.Namespace) -> list[str]:
         raise UserError(f"no folder {args.data}; --data expects a data set in {args.layout.upper()}'s layout")
     if args.layout == "coco":
         require_pycocotools()
+    if not args.resume:
+        check_output(args)  # before the data is read
     if args.eval_only:
         finished = load_finished(Path(args.weights), args.program)
         args.backbone, args.classes = finished.arch, finished.class_names

@@ -45,6 +45,8 @@ def check(args: argparse.Namespace) -> list[str]:
     """
     if not args.data.is_dir():
         raise UserError(f"no folder {args.data}; --data expects a data set in the layout of {args.layout}")
+    if not args.resume:
+        check_output(args)  # before all masks are read
     notes = fill_splits(args)
     if args.eval_only:
         finished = load_finished(Path(args.weights), args.program)
