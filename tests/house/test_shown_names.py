@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pixpro.errors import UserError, printable
+from pixpro.images.left_out import LeftOut
 from pixpro.plan import check
 from pixpro.visualize import command
 from pixpro.visualize.figure import drawn, wrapped
@@ -126,7 +127,7 @@ def test_programs_name_a_bad_file_in_one_line_of_plain_text(program, tmp_path, c
 
 
 def test_what_a_decoder_says_about_a_bad_file_is_plain_text_too():
-    source = type("Source", (), {"stores": [], "left_out": "", "__len__": lambda self: 1})()
+    source = type("Source", (), {"stores": [], "left_out": LeftOut(), "__len__": lambda self: 1})()
     empty = check.torch.zeros(0, dtype=check.torch.int64)
     shown = check.summary(source, check.Report(empty, empty, empty, {"a.jpg": "\x1b[2J\nnone"}, {}), 224, 0.7, 0.08)
     assert "  a.jpg: \\x1b[2J\\nnone" in shown
