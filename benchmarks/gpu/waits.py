@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pixpro", choices=MODELS)
     parser.add_argument("--arch", default="resnet50")
-    parser.add_argument("--amp", default="auto", choices=["auto", "off", "bf16"])
+    parser.add_argument("--amp", default="auto", choices=["auto", "off", "bf16", "fp16"])
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--json", type=Path)
@@ -77,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     optimizer = make_optimizer("lars", model, lr=0.1, momentum=0.9, weight_decay=1e-5)
     rates = {"lr_at": lambda step: 0.1, "momentum_at": lambda step: 0.99}
     trainer = Trainer(model, optimizer, device=device, amp_dtype=amp_dtype(args.amp, device), **rates)
+    trainer.join_counters()
     batch = batch_of(args.images, args.side, device)
     engine.all_finite = allowed(engine.all_finite)
     for number in range(3):  # kernels are chosen and colours compiled

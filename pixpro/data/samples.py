@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     view2: View
     colour1: Tensor  # (B, 8) float32, for `augment`
     colour2: Tensor
-    index: Tensor  # type: ignore[assignment]  # (B,) int64: which image was asked for; hides tuple.index, uncalled
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index; (B,) int64: which image was asked for
     replaced: Tensor  # (B,) bool: its file was bad, another one was taken
 
 

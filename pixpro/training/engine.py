@@ -63,7 +63,7 @@ class Trainer:
         distributed: bool = False,
     ) -> None:
         self.core = model
-        self.counters: BatchCounters | None = None  # until a run begins, each BatchNorm counts for itself
+        self.counters: BatchCounters | None = None  # until `join_counters`, each BatchNorm counts for itself
         self.model: nn.Module = model
         if distributed:
             with warnings.catch_warnings():
@@ -81,6 +81,13 @@ class Trainer:
         self.stream: torch.cuda.Stream | None = None  # on which batches are copied
         self.good_step = 0  # the last step that changed the weights or fp16's scale: what `state` is the state of
 
+    def join_counters(self) -> None:
+        """From now on, count the batches of all BatchNorms at once; `run` begins with it.
+
+        Not done when the trainer is made, as `load_state` may still refuse what it is given.
+        """
+        self.counters = self.counters or BatchCounters((self.core.encoder, self.core.momentum_encoder))
+
     def run(
         self,
         loader: Loader,
@@ -93,9 +100,9 @@ class Trainer:
         Every report_every steps and at the end of each epoch the step comes with its health. ready: makes, for a step's
         number, the region in which its images are read; what it raises at its end comes before the step.
         """
-        number = self.good_step
+        self.join_counters()
         self.stream = self.stream or copy_stream(self.device)
-        self.counters = self.counters or BatchCounters((self.core.encoder, self.core.momentum_encoder))
+        number = self.good_step
         while number < last_step:
             epoch, position = divmod(number, len(loader))
             loader.set_position(epoch, position)
@@ -105,11 +112,9 @@ class Trainer:
                 with ready(number + 1):
                     micro_batches = [next(batches) for _ in range(self.accumulation)]
                     waited = time.perf_counter() - started
-                tolerant = self.scaler.is_enabled() and self.scaler.get_scale() > LOWEST_SCALE
                 reported = (number + 1) % report_every == 0 or (number + 1) % len(loader) == 0
                 with observe(self.core) if reported else nullcontext() as seen:
-                    loss, skipped = self.step(micro_batches, number)
-                bad = skipped and not tolerant
+                    loss, bad = self.step(micro_batches, number)
                 number += 1
                 self.good_step = self.good_step if bad else number
                 yield Step(
@@ -128,9 +133,10 @@ class Trainer:
                 )
 
     def step(self, micro_batches: list[Batch], number: int) -> tuple[Tensor, bool]:
-        """One optimizer step on the micro-batches of global step `number`; this process's mean loss, and if skipped.
+        """One optimizer step on the micro-batches of global step `number`: this process's mean loss, and `Step.bad`.
 
-        With gradients that are not finite, on whichever process, the step is skipped: everything stays as it was.
+        With gradients that are not finite, on whichever process, the step is skipped: everything stays as it was, but
+        for fp16's scale, which is lowered. While it can be lowered, such a step is not bad.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr_at(number)
@@ -148,16 +154,17 @@ class Trainer:
                 self.scaler.scale(loss).backward(loss_gradient(loss))
             total += loss.detach()
         self.scaler.unscale_(self.optimizer)
-        skipped = not all_finite(p.grad for p in self.core.parameters() if p.grad is not None)
-        if skipped:
+        bad = False
+        if not all_finite(p.grad for p in self.core.parameters() if p.grad is not None):
+            bad = not (self.scaler.is_enabled() and self.scaler.get_scale() > LOWEST_SCALE)
             self.buffers.restore()
         else:
-            self.scaler.step(self.optimizer)
+            self.optimizer.step()  # not through the scaler, which would wait for the device to ask the same again
             # Equal to the official order, which moves the key network inside the next forward.
             self.core.update_momentum(self.momentum_at(number + 1))
         self.scaler.update()
-        limit_scale(self.scaler)
-        return total, skipped
+        limit_scale(self.scaler, self.device)
+        return total, bad
 
     def loss(self, batch: Batch) -> Tensor:
         """Colour the views of a batch on the device, and compare them."""

@@ -41,9 +41,7 @@ class Buffers:
             torch._foreach_copy_(buffers, copies)
 
 
-def limit_scale(scaler: torch.amp.GradScaler) -> None:
-    """Keep fp16's loss scale between the limits."""
+def limit_scale(scaler: torch.amp.GradScaler, device: torch.device) -> None:
+    """Keep fp16's loss scale between the limits, without reading it."""
     if scaler.is_enabled():
-        scale = scaler.get_scale()
-        if not LOWEST_SCALE <= scale <= HIGHEST_SCALE:
-            scaler.update(min(max(scale, LOWEST_SCALE), HIGHEST_SCALE))
+        scaler.update(scaler.scale(torch.ones((), device=device)).clamp(LOWEST_SCALE, HIGHEST_SCALE))

@@ -7,11 +7,13 @@ import os
 import socket
 from pathlib import Path
 
+import torch
 import torchvision
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import train
+from pixpro.training import loading
 from tests.helpers import runs
 from tests.helpers.sabotage import die_before_step
 
@@ -31,6 +33,7 @@ def worker(argv: list[str], log: str, victims: list[Victim]) -> int:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ["PIXPRO_CACHE"] = f"{log}.cache"
+    loading.use_threads = lambda threads: torch.set_num_threads(1)  # results depend on it: as in undisturbed runs
     torchvision.models.get_model = lambda *args, **options: runs.TinyTrunk()
     if attempt < len(victims) and victims[attempt][0] == rank:
         die_before_step(victims[attempt][1])

@@ -4,6 +4,7 @@ import inspect
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,8 +55,8 @@ class Record(TorchDispatchMode):
             return out
         if packet in COPIES:
             source, target = (given[0], made[0]) if packet is aten._to_copy else (given[-1], given[0])
-            self.host_copies += [place(packet)] * (source.device.type == "cpu" and target.device.type == "cuda")
-            self.waits += [place(packet)] * (source.device.type == "cuda" and target.device.type == "cpu")
+            if source.device.type != target.device.type:
+                (self.host_copies if target.device.type == "cuda" else self.waits).append(place(packet))
         elif any(tensor.device.type == "cpu" and tensor.ndim for tensor in given):
             self.host_copies.append(place(packet))  # an index from the host, which torch itself sends over
         masks = [i for i in tree_leaves(args)[1:] if isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8)]
@@ -69,9 +70,10 @@ class Record(TorchDispatchMode):
 
 def place(packet: Any) -> str:
     """The operation and the line of ours that asked for it."""
-    ours = (frame for frame in inspect.stack()[2:] if "/pixpro/" in frame.filename)
-    frame = next(ours, None)
-    return f"{packet.__name__} at {frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" if frame else packet.__name__
+    frame = inspect.currentframe()
+    while frame and "/pixpro/" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return f"{packet.__name__} at {Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if frame else packet.__name__
 
 
 def size(tensor: Tensor) -> int:

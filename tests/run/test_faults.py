@@ -126,7 +126,7 @@ def test_statistics_come_back_after_a_bad_batch():
 def test_the_scale_of_fp16_stays_between_its_limits(scale, limited):
     scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     scaler.scale(torch.ones(1))  # makes the scale a tensor
-    limit_scale(scaler)
+    limit_scale(scaler, torch.device("cpu"))
     assert scaler.get_scale() == limited
 
 

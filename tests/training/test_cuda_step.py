@@ -47,7 +47,7 @@ def coloured(pixels: Tensor, colour: Tensor) -> Tensor:
 
 
 @cache
-def traced(case: str) -> Record:
+def traced(case: str, amp_dtype: torch.dtype = torch.bfloat16) -> Record:
     """The record of the second step: the first one makes the optimizer's buffers."""
     with torch.device("meta"):
         model = MODELS[case]()
@@ -60,8 +60,9 @@ def traced(case: str) -> Record:
             device=CUDA,
             lr_at=lambda step: 1.0,
             momentum_at=lambda step: 0.99,
-            amp_dtype=torch.bfloat16,
+            amp_dtype=amp_dtype,
         )
+        trainer.join_counters()
         batch = fake_batch()
         for _ in range(2):
             with Record() as record:
@@ -74,6 +75,13 @@ def test_the_host_waits_once_and_sends_nothing(case):
     record = traced(case)
     assert record.host_copies == []
     assert len(record.waits) == 1 and "_local_scalar_dense at nonfinite.py" in record.waits[0]
+
+
+def test_the_scale_of_fp16_adds_no_wait():
+    record = traced("pixpro", torch.float16)
+    assert record.host_copies == []
+    assert len(record.waits) == 1 and "_local_scalar_dense at nonfinite.py" in record.waits[0]
+    assert record.launches["_amp_update_scale_"] == 1
 
 
 @pytest.mark.parametrize("case", MODELS)
