@@ -1,7 +1,7 @@
 """PixPro and PixContrast: two views with their boxes -> loss."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -37,35 +37,22 @@ class DensePretraining(nn.Module):
     `forward(view1, view2)` takes batched views with normalised pixels and returns the scalar loss of both
     directions. The caller updates the momentum copy, after the optimizer's step: `update_momentum(m)`.
     `watcher` is handed the maps of each forward pass. With `together` both views pass the encoders as one batch, for
-    networks whose BatchNorm keeps the statistics of the views apart.
+    networks whose BatchNorm keeps the statistics of the views apart. instance: the loss of the instance branch, for an
+    encoder with a projector for it.
     """
 
     watcher: Callable[[Passed], None] | None = None
     together = False
 
     def __init__(
-        self,
-        arch: str,
-        *,
-        hidden_dim: int,
-        dim: int,
-        threshold: float,
-        neck: str,
-        levels: Iterable[int],
-        instance_weight: float,
-        instance_loss: str,
-        instance_temperature: float,
-        drop_path: float,
+        self, encoder: Encoder, instance: nn.Module | None, *, threshold: float, instance_weight: float
     ) -> None:
         super().__init__()
         self.threshold = threshold
         self.instance_weight = instance_weight
-        trunk: dict[str, Any] = {"neck": neck, "levels": levels, "drop_path": drop_path}
-        self.encoder = Encoder(arch, hidden_dim, dim, instance=instance_weight > 0, **trunk)
-        self.momentum_encoder = momentum_copy(self.encoder)
-        self.instance = (
-            instance_branch(instance_loss, dim, hidden_dim, instance_temperature) if instance_weight > 0 else None
-        )
+        self.encoder = encoder
+        self.momentum_encoder = momentum_copy(encoder)
+        self.instance = instance
 
     def forward(self, view1: View, view2: View) -> Tensor:
         online1, online2 = self.embed(self.encoder, view1.pixels, view2.pixels)
@@ -159,18 +146,9 @@ class PixPro(DensePretraining):
         instance_temperature: float = 0.2,
         drop_path: float = 0.0,
     ) -> None:
-        super().__init__(
-            arch,
-            hidden_dim=hidden_dim,
-            dim=dim,
-            threshold=threshold,
-            neck=neck,
-            levels=levels,
-            instance_weight=instance_weight,
-            instance_loss=instance_loss,
-            instance_temperature=instance_temperature,
-            drop_path=drop_path,
-        )
+        encoder = Encoder(arch, hidden_dim, dim, instance_weight > 0, neck, levels, drop_path)
+        branch = instance_branch(instance_loss, dim, hidden_dim, instance_temperature) if instance_weight > 0 else None
+        super().__init__(encoder, branch, threshold=threshold, instance_weight=instance_weight)
         self.propagation = PixelPropagation(dim, sharpness, num_layers, similarity_floor)
 
     def predict(self, cells: Tensor) -> Tensor:
@@ -203,18 +181,9 @@ class PixContrast(DensePretraining):
         instance_temperature: float = 0.2,
         drop_path: float = 0.0,
     ) -> None:
-        super().__init__(
-            arch,
-            hidden_dim=hidden_dim,
-            dim=dim,
-            threshold=threshold,
-            neck=neck,
-            levels=levels,
-            instance_weight=instance_weight,
-            instance_loss=instance_loss,
-            instance_temperature=instance_temperature,
-            drop_path=drop_path,
-        )
+        encoder = Encoder(arch, hidden_dim, dim, instance_weight > 0, neck, levels, drop_path)
+        branch = instance_branch(instance_loss, dim, hidden_dim, instance_temperature) if instance_weight > 0 else None
+        super().__init__(encoder, branch, threshold=threshold, instance_weight=instance_weight)
         self.temperature = temperature
 
     def predict(self, cells: Tensor) -> Tensor:
