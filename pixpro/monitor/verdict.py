@@ -56,6 +56,12 @@ def values(rows: Sequence[Row], name: str) -> list[float]:
     return [row[name] for row in rows if finite(row, name)]
 
 
+def fallen(rows: Sequence[Row], name: str, limit: float) -> float | None:
+    """The last value of a rank that all rows have and that is below its limit in all of them; None of any other."""
+    ranks = values(rows, name)
+    return ranks[-1] if len(ranks) == len(rows) and max(ranks) < limit else None
+
+
 def not_finite(rows: Sequence[Row]) -> Finding | None:
     """Losses or features that are not numbers any more."""
     bad = sum(any(name in row and not finite(row, name) for name in ("loss", "target_rank")) for row in rows)
@@ -70,14 +76,14 @@ def not_finite(rows: Sequence[Row]) -> Finding | None:
 
 def collapse(rows: Sequence[Row]) -> Finding | None:
     """Targets that point in one direction whatever the image shows: agreement is then free."""
-    ranks = values(rows, "target_rank")
-    if len(ranks) < len(rows) or max(ranks) >= COLLAPSED_RANK:
+    rank = fallen(rows, "target_rank", COLLAPSED_RANK)
+    if rank is None:
         return None
     agreement = values(rows, "agreement")
     loss = f"agreement {agreement[-1]:.2f} means nothing" if agreement else "the loss means nothing"
     return Finding(
         "collapse",
-        f"collapse: all cells look alike to the momentum encoder (effective rank {ranks[-1]:.2f} of the targets; "
+        f"collapse: all cells look alike to the momentum encoder (effective rank {rank:.2f} of the targets; "
         f"healthy runs keep it above {COLLAPSED_RANK:g}), so that {loss}. Start again with a lower "
         "--lr_base, a longer --warmup_epochs, or --momentum_base 0.99 or more, and check that the images differ",
     )
@@ -85,15 +91,15 @@ def collapse(rows: Sequence[Row]) -> Finding | None:
 
 def collapse_within(rows: Sequence[Row]) -> Finding | None:
     """Targets that tell images apart but not the places of an image: agreement is then free, wherever the crops lie."""
-    ranks = values(rows, "within_image_rank")
-    if len(ranks) < len(rows) or max(ranks) >= ALIKE_WITHIN:
+    rank = fallen(rows, "within_image_rank", ALIKE_WITHIN)
+    if rank is None:
         return None
     images = values(rows, "target_rank")
     apart = f", while images differ (rank {images[-1]:.1f} of all)" if images else ""
     return Finding(
         "collapse within images",
         f"collapse within images: all cells of an image look alike to the momentum encoder (effective rank "
-        f"{ranks[-1]:.2f} within images; healthy runs keep it above {ALIKE_WITHIN:g}){apart}: nothing dense is "
+        f"{rank:.2f} within images; healthy runs keep it above {ALIKE_WITHIN:g}){apart}: nothing dense is "
         "learned. Start again with cells that see less than the whole crop (a larger --image_size, or --neck stage "
         "--levels 3), a --threshold near 0.7, or a lower --lr_base",
     )
