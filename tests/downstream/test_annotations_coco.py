@@ -14,15 +14,9 @@ from downstream.detection.coco import load_coco
 from downstream.detection.coco_ap import coco_scores
 from downstream.detection.voc_ap import Detections
 from pixpro.errors import UserError
-from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco
 
 pycocotools_coco = pytest.importorskip("pycocotools.coco")
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", 8)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Annotations in VOC's layout as people have them: read and scored, or refused in one line, before any training."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from downstream.detection.report import scores_of
 from downstream.detection.voc import load_voc
 from downstream.detection.voc_ap import Detections
 from pixpro.errors import UserError
+from tests.helpers.downstream_programs import call, refusal
 
 OBJECT = (
     "<object><name>{}</name>{}<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
@@ -146,6 +148,5 @@ def test_the_program_says_it_before_it_trains(tmp_path: Path, capsys, damage: Ca
     (folder / "ImageSets/Main/test.txt").write_text("b\n")
     damage(folder)
     command = ["--data", folder, "--weights", "none", "--arch", "resnet18", "--output-dir", tmp_path / "run"]
-    assert detect.main([str(word) for word in command]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ") and words in line and not (tmp_path / "run").exists()
+    assert words in refusal(capsys, partial(call, detect), *command)
+    assert not (tmp_path / "run").exists()

@@ -11,13 +11,7 @@ from downstream.detection.coco_ap import coco_scores
 from downstream.detection.voc import load_voc
 from downstream.detection.voc_ap import Detections
 from pixpro.errors import UserError
-from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", 8)
 
 
 def test_coco_and_voc_layouts_of_the_same_scenes_agree(scenes: Path, tmp_path: Path):

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,44 +21,29 @@ from downstream.common.program import load_trunk
 from downstream.common.training import save
 from pixpro.checkpoints.checkpoint import LAST
 from pixpro.errors import UserError
-from pixpro.monitor.metrics import Metrics
-from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco
 from pixpro.training.processes import Process
+from tests.helpers.downstream_programs import call, interrupted_in_step, refusal, results, state
 
 ROOT = Path(__file__).parents[2]
 SMALL = "--arch resnet18 --batch-size 2 --scale 0.00002 --train-sizes 64 80 --test-size 64 --regions 8 --workers 0"
 SMALL += " --test-proposals 5 --precise-bn 2 --log-every 1 --pictures 1"  # 4 iterations
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", 8)
+SMALL += " --train-split trainval --test-split test --weights none"
 
 
 @pytest.fixture
 def program(scenes: Path) -> Callable[..., int]:
     """Runs detect.py in this process with small settings on the sample scenes, plus the given options."""
-
-    def run(*options: object) -> int:
-        given = ["--data", scenes, "--train-split", "trainval", "--test-split", "test", "--weights", "none"]
-        return detect.main([str(word) for word in (*given, *SMALL.split(), *options)])
-
-    return run
+    return partial(call, detect, "--data", scenes, *SMALL.split())
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> tuple[Path, str]:
     """A folder with a finished run of 4 iterations, and what was printed."""
     folder, printed = tmp_path_factory.mktemp("finished") / "run", io.StringIO()
-    given = ["--data", scenes, "--train-split", "trainval", "--test-split", "test", "--weights", "none"]
     with contextlib.redirect_stdout(printed):
-        assert detect.main([str(word) for word in (*given, *SMALL.split(), "--output-dir", folder)]) == 0
+        assert call(detect, "--data", scenes, *SMALL.split(), "--output-dir", folder) == 0
     return folder, printed.getvalue()
-
-
-def state(folder: Path) -> dict:
-    return torch.load(folder / LAST, weights_only=True)
 
 
 def assert_equal(first: object, second: object) -> None:
@@ -81,8 +67,8 @@ def test_a_run_leaves_results_pictures_curves_and_a_table(finished: tuple[Path, 
     assert "PixPro, 400 epochs" in out and "none, test, 4 iterations of 2" in out
     assert ["60.2", "83.8", "67.7"] in [line.split()[-3:] for line in out.splitlines()]
     assert "not to be compared" in out
-    results = json.loads((folder / "results.json").read_text())
-    assert {"AP", "AP50", "AP75"} <= results["scores"].keys() and results["recipe"]["iterations"] == 4
+    found = results(folder)
+    assert {"AP", "AP50", "AP75"} <= found["scores"].keys() and found["recipe"]["iterations"] == 4
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4] and rows[0]["loss_classifier"] > 0
     assert list((folder).glob("events.out.tfevents.*"))
@@ -91,31 +77,24 @@ def test_a_run_leaves_results_pictures_curves_and_a_table(finished: tuple[Path, 
         assert drawn.size == original.size
 
 
-def test_an_interrupted_run_resumes_to_the_same_bits(program, finished, tmp_path: Path, monkeypatch):
-
-    def stop(self: object, step: int, values: dict) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Metrics, "write", stop)
+def test_an_interrupted_run_resumes_to_the_same_bits(program, finished, tmp_path: Path):
+    with interrupted_in_step(3):
         program("--output-dir", tmp_path / "parts", "--save-every", 2)
     assert state(tmp_path / "parts")["step"] == 2
     program("--output-dir", tmp_path / "parts", "--resume", "auto")
     whole, parts = state(finished[0]), state(tmp_path / "parts")
     assert_equal(whole["model"], parts["model"])
     assert_equal(whole["optimizer"], parts["optimizer"])
-    scores = [json.loads((run / "results.json").read_text())["scores"] for run in (finished[0], tmp_path / "parts")]
-    assert scores[0] == scores[1]
+    assert results(finished[0])["scores"] == results(tmp_path / "parts")["scores"]
 
 
 def test_two_processes_train_one_model_which_one_process_scores_alike(program, tmp_path: Path):
     short = ("--output-dir", tmp_path / "run", "--scale", 0.00001)
     assert program(*short, "--nproc", 2) == 0
-    together = json.loads((tmp_path / "run" / "results.json").read_text())["scores"]
+    together = results(tmp_path / "run")["scores"]
     assert state(tmp_path / "run")["step"] == 2
     assert program(*short, "--resume", "auto") == 0
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["scores"] == together
+    assert results(tmp_path / "run")["scores"] == together
 
 
 def test_coco_layout_is_scored_with_coco_ap(program, tmp_path: Path, scenes: Path, capsys):
@@ -124,7 +103,7 @@ def test_coco_layout_is_scored_with_coco_ap(program, tmp_path: Path, scenes: Pat
     splits = ("--train-split", "train2017", "--test-split", "val2017")
     program("--data", coco, "--layout", "coco", *splits, "--scale", 0.000003, "--output-dir", tmp_path / "run")
     assert "has no masks" in capsys.readouterr().out
-    assert "APs" in json.loads((tmp_path / "run" / "results.json").read_text())["scores"]
+    assert "APs" in results(tmp_path / "run")["scores"]
 
 
 def test_the_trunk_comes_from_the_checkpoint(tmp_path: Path):
@@ -154,21 +133,14 @@ def bad_inputs() -> list:
 
 @pytest.mark.parametrize(("options", "message"), bad_inputs())
 def test_wrong_input_is_one_line_code_2_and_nothing_written(program, tmp_path, capsys, options, message):
-    try:
-        code = program("--output-dir", tmp_path / "run", *options)
-    except SystemExit as end:  # argparse's way
-        code = end.code
-    assert code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert message in line and line.startswith("error: ")
+    assert message in refusal(capsys, program, "--output-dir", tmp_path / "run", *options)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_not_overwritten_nor_resumed_with_other_settings(program, finished, capsys):
     before = (finished[0] / LAST).read_bytes()
     for options, message in (((), "holds a run already"), (("--resume", "auto", "--seed", 5), "--seed 0")):
-        assert program("--output-dir", finished[0], *options) == 2
-        assert message in capsys.readouterr().err
+        assert message in refusal(capsys, program, "--output-dir", finished[0], *options)
     assert (finished[0] / LAST).read_bytes() == before
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,11 @@ from downstream import detect
 from downstream.detection.coco import load_coco
 from downstream.detection.data import TrainImages
 from pixpro.checkpoints.checkpoint import LAST
-from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco
+from tests.helpers.downstream_programs import call, refusal, results, state
 
 SMALL = "--detector fpn --weights none --arch resnet18 --batch-size 2 --iterations 2 --train-sizes 64 --test-size 64"
 SMALL += " --regions 8 --workers 0 --test-proposals 5 --precise-bn 1 --log-every 1 --save-every 1 --pictures 1"
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", 8)
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +29,13 @@ def coco(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def program(coco: Path) -> Callable[..., int]:
     """Runs detect.py in this process with small settings on the scenes in COCO's layout, plus the given options."""
-    splits = ["--layout", "coco"]
-
-    def run(*options: object) -> int:
-        return detect.main([str(word) for word in ("--data", coco, *splits, *SMALL.split(), *options)])
-
-    return run
+    return partial(call, detect, "--data", coco, "--layout", "coco", *SMALL.split())
 
 
 def test_masks_are_trained_scored_resumed_exactly_tested_again_and_predicted(program, coco, scenes, tmp_path, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert program("--output-dir", whole) == 0
-    scores = json.loads((whole / "results.json").read_text())["scores"]
-    assert {"AP", "mask AP"} <= scores.keys()
+    assert {"AP", "mask AP"} <= results(whole)["scores"].keys()
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert all(row["loss_mask"] > 0 for row in rows)
     assert "Mask R-CNN R50-FPN" in capsys.readouterr().out
@@ -55,17 +45,17 @@ def test_masks_are_trained_scored_resumed_exactly_tested_again_and_predicted(pro
         with pytest.raises(KeyboardInterrupt):
             program("--output-dir", parts)  # ended after its first checkpoint and the last iteration
     assert program("--output-dir", parts, "--resume", "auto") == 0
-    first, second = (torch.load(folder / LAST, weights_only=True)["model"] for folder in (whole, parts))
+    first, second = (state(folder)["model"] for folder in (whole, parts))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
     again = ["--data", coco, "--layout", "coco", "--weights", whole / LAST, "--eval-only"]
     options = ["--workers", "0", "--output-dir", tmp_path / "again", "--pictures", "0"]
-    assert detect.main([str(word) for word in (*again, *options)]) == 0
-    assert json.loads((tmp_path / "again" / "results.json").read_text())["scores"] == scores
+    assert call(detect, *again, *options) == 0
+    assert results(tmp_path / "again")["scores"] == results(whole)["scores"]
 
     image = next(scenes.rglob("*.jpg"))
     words = ["predict", image, "--weights", whole / LAST, "--output-dir", tmp_path / "found", "--threshold", "0"]
-    assert detect.main([str(word) for word in words]) == 0
+    assert call(detect, *words) == 0
     (record,) = json.loads((tmp_path / "found" / "predictions.json").read_text())["images"]
     for found in record["objects"]:
         shape = codes.decode({**found["mask"], "counts": found["mask"]["counts"].encode()}).shape
@@ -74,10 +64,10 @@ def test_masks_are_trained_scored_resumed_exactly_tested_again_and_predicted(pro
 
 def test_boxes_alone_on_request_and_on_vocs_layout(program, scenes, tmp_path):
     assert program("--no-masks", "--output-dir", tmp_path / "boxes") == 0
-    assert "mask AP" not in json.loads((tmp_path / "boxes" / "results.json").read_text())["scores"]
+    assert "mask AP" not in results(tmp_path / "boxes")["scores"]
     voc = ["--data", scenes, "--train-split", "trainval", "--test-split", "test", *SMALL.split()]
-    assert detect.main([str(word) for word in (*voc, "--output-dir", tmp_path / "voc")]) == 0
-    assert "AP50" in json.loads((tmp_path / "voc" / "results.json").read_text())["scores"]
+    assert call(detect, *voc, "--output-dir", tmp_path / "voc") == 0
+    assert "AP50" in results(tmp_path / "voc")["scores"]
 
 
 def test_masks_follow_their_pixels_when_resized_and_flipped(coco):
@@ -99,13 +89,8 @@ def test_an_object_without_a_mask_is_named_before_the_first_iteration(coco, prog
         contents = json.loads(path.read_text())
         contents["annotations"][0]["segmentation"] = []
         (tmp_path / path.name).write_text(json.dumps(contents))
-    files = [
-        "--train-split",
-        tmp_path / "instances_train2017.json",
-        "--test-split",
-        tmp_path / "instances_val2017.json",
-    ]
-    assert program(*files, "--output-dir", tmp_path / "run") == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    train, test = (tmp_path / f"instances_{split}2017.json" for split in ("train", "val"))
+    words = ("--train-split", train, "--test-split", test, "--output-dir", tmp_path / "run")
+    line = refusal(capsys, program, *words)
     assert "no mask" in line and "--no-masks" in line
     assert not (tmp_path / "run").exists()

@@ -11,12 +11,6 @@ from downstream.detection.annotated import AnnotatedImage
 from downstream.detection.data import ImagesToTest, TrainImages, grouped_batches, loader, resize
 from downstream.detection.voc import load_voc
 from pixpro.errors import UserError
-from pixpro.scenes import write_scenes
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", 8)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,11 @@ from downstream.detection.drawing import draw_detections
 from downstream.detection.voc import load_voc
 from downstream.detection.voc_ap import Detections
 from pixpro.checkpoints.checkpoint import LAST
-from pixpro.scenes import write_scenes
+from tests.helpers.downstream_programs import call, refusal, results
 
 COMMON = "--weights none --arch resnet18 --batch-size 2 --iterations 1 --workers 0 --pictures 1"
 SMALL = {detect: "--train-sizes 64 --test-size 64 --regions 8 --test-proposals 5 --precise-bn 1", segment: "--crop 48"}
 PROGRAMS = pytest.mark.parametrize("program", [detect, segment], ids=["detect", "segment"])
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", 8)
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +29,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> dict:
     folders = {}
     for program, small in SMALL.items():
         folders[program] = tmp_path_factory.mktemp("runs") / "run"
-        command = ["--data", str(scenes), *COMMON.split(), *small.split(), "--output-dir", str(folders[program])]
-        assert program.main(command) == 0
+        command = ["--data", scenes, *COMMON.split(), *small.split(), "--output-dir", folders[program]]
+        assert call(program, *command) == 0
     return folders
-
-
-def results(folder: Path) -> dict:
-    return json.loads((folder / "results.json").read_text())
 
 
 @PROGRAMS
 def test_a_run_tested_again_has_the_same_scores(runs: dict, scenes: Path, tmp_path: Path, capsys, program):
     weights = runs[program] / LAST
     command = ["--data", scenes, "--weights", weights, "--eval-only", "--output-dir", tmp_path / "again"]
-    assert program.main([str(word) for word in command]) == 0
+    assert call(program, *command) == 0
     assert "no split was named: training on trainval, testing on test" in capsys.readouterr().out
     again, before = results(tmp_path / "again"), results(runs[program])
     assert again["scores"] == before["scores"] and again["settings"]["backbone"] == "resnet18"
@@ -61,7 +53,7 @@ def test_a_test_needs_no_training_split(runs: dict, scenes: Path, tmp_path: Path
             (alone / "ImageSets" / task / f"{split}.txt").unlink(missing_ok=True)
     for program, folder in runs.items():
         command = ["--data", alone, "--test-split", "test", "--weights", folder / LAST, "--eval-only"]
-        assert program.main([str(word) for word in [*command, "--output-dir", tmp_path / program.__name__]]) == 0
+        assert call(program, *command, "--output-dir", tmp_path / program.__name__) == 0
         assert results(tmp_path / program.__name__)["scores"] == results(folder)["scores"]
 
 
@@ -73,7 +65,7 @@ def test_predict_leaves_a_picture_and_a_record_of_each_image(runs: dict, scenes:
     shutil.copyfile(images[0], other / images[0].name)  # the same name in another folder
     command = ["predict", *images, other, "--weights", runs[program] / LAST, "--output-dir", tmp_path / "out"]
     extra = ["--threshold", 0] if program is detect else []
-    assert program.main([str(word) for word in [*command, *extra]]) == 0
+    assert call(program, *command, *extra) == 0
     content = json.loads((tmp_path / "out/predictions.json").read_text())
     assert content["classes"] == results(runs[program])["settings"]["class_names"]
     records = content["images"]
@@ -108,9 +100,8 @@ def test_another_programs_checkpoint_is_refused_in_one_line(runs: dict, scenes: 
         (tmp_path / "missing", "no checkpoint at"),
     ):
         command = [*(there.get(word, word) for word in words), "--weights", weights, "--output-dir", tmp_path / "out"]
-        assert program.main([str(word) for word in command]) == 2
-        (line,) = capsys.readouterr().err.strip().splitlines()
-        assert line.startswith("error: ") and message in line and not (tmp_path / "out").exists()
+        assert message in refusal(capsys, partial(call, program), *command)
+        assert not (tmp_path / "out").exists()
 
 
 def test_an_image_that_is_not_there_or_not_one_is_named(runs: dict, tmp_path: Path, capsys):
@@ -118,9 +109,7 @@ def test_an_image_that_is_not_there_or_not_one_is_named(runs: dict, tmp_path: Pa
     (tmp_path / "empty").mkdir()
     for image, message in (("gone.jpg", "no image"), ("text.jpg", "cannot be read"), ("empty", "holds no images")):
         command = ["predict", tmp_path / image, "--weights", runs[detect] / LAST, "--output-dir", tmp_path / "out"]
-        assert detect.main([str(word) for word in command]) == 2
-        (line,) = capsys.readouterr().err.strip().splitlines()
-        assert message in line
+        assert message in refusal(capsys, partial(call, detect), *command)
 
 
 def test_boxes_are_drawn_where_they_are_and_only_above_the_threshold(scenes: Path):

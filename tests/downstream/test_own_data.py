@@ -12,13 +12,7 @@ from downstream.detection.part import Part
 from downstream.detection.recipes import RECIPES, scaled, scaling_line
 from downstream.detection.voc import load_voc
 from pixpro.errors import UserError
-from pixpro.scenes import write_scenes
 from pixpro.scenes.coco import write_coco
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", 8)
 
 
 def lists(folder: Path, *splits: str) -> Path:

@@ -1,8 +1,8 @@
 """segment.py: the network has stride 16, masks follow their pixels, mIoU is by the definition, the program is sound."""
 
 import itertools
-import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,28 +19,17 @@ from downstream.segmentation.labels import SegmentationSet
 from downstream.segmentation.miou import confusion, mean_iou, scores
 from downstream.segmentation.net import FCN, pixel_loss
 from downstream.segmentation.sets import MaskedImage
-from pixpro.checkpoints.checkpoint import LAST
 from pixpro.method.trunks import new_backbone
-from pixpro.monitor.metrics import Metrics
-from pixpro.scenes import write_scenes
+from tests.helpers.downstream_programs import call, interrupted_in_step, refusal, results, state
 
 SMALL = "--arch resnet18 --batch-size 2 --scale 0.000016 --crop 48 --num-classes 9 --workers 0 --log-every 1"
 SMALL += " --pictures 1 --train-split trainval --test-split test --weights none"  # 4 iterations
 
 
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scenes(tmp_path_factory.mktemp("data") / "scenes", 8)
-
-
 @pytest.fixture
 def program(scenes: Path) -> Callable[..., int]:
     """Runs segment.py in this process with small settings on the sample scenes, plus the given options."""
-
-    def run(*options: object) -> int:
-        return segment.main([str(word) for word in ("--data", scenes, *SMALL.split(), *options)])
-
-    return run
+    return partial(call, segment, "--data", scenes, *SMALL.split())
 
 
 @pytest.mark.parametrize("make", [resnet18, resnet50])
@@ -127,22 +116,16 @@ def test_two_processes_share_one_shuffled_stream():
     assert sorted(index for _, index in taken[:5]) == sorted(index for _, index in taken[5:]) == list(range(5))
 
 
-def test_an_interrupted_run_resumes_to_the_same_bits_and_scores(program, tmp_path: Path, monkeypatch, capsys):
+def test_an_interrupted_run_resumes_to_the_same_bits_and_scores(program, tmp_path: Path, capsys):
     assert program("--output-dir", tmp_path / "whole") == 0
     assert "mean IoU" in capsys.readouterr().out
-
-    def stop(self: object, step: int, values: dict) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Metrics, "write", stop)
+    with interrupted_in_step(3):
         program("--output-dir", tmp_path / "parts", "--save-every", 2)
     assert program("--output-dir", tmp_path / "parts", "--resume", "auto") == 0
-    whole, parts = (torch.load(tmp_path / run / LAST, weights_only=True)["model"] for run in ("whole", "parts"))
+    whole, parts = (state(tmp_path / run)["model"] for run in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole | parts)
-    scores = [json.loads((tmp_path / run / "results.json").read_text())["scores"] for run in ("whole", "parts")]
-    assert scores[0] == scores[1] and 0 <= scores[0]["mIoU"] <= 100
+    scored = results(tmp_path / "whole")["scores"]
+    assert scored == results(tmp_path / "parts")["scores"] and 0 <= scored["mIoU"] <= 100
     (picture,) = (tmp_path / "whole" / "pictures").iterdir()
     assert Image.open(picture).width % 3 == 0
 
@@ -164,10 +147,9 @@ def write_cityscapes(folder: Path) -> Path:
 def test_cityscapes_ids_become_19_classes(tmp_path: Path, capsys):
     data = write_cityscapes(tmp_path / "city")
     words = "--layout cityscapes --arch resnet18 --batch-size 2 --scale 0.000003 --crop 32 --workers 0 --weights none"
-    assert segment.main(["--data", str(data), *words.split(), "--output-dir", str(tmp_path / "run")]) == 0
+    assert call(segment, "--data", data, *words.split(), "--output-dir", tmp_path / "run") == 0
     assert "77.2" in capsys.readouterr().out
-    scores = json.loads((tmp_path / "run" / "results.json").read_text())["scores"]
-    assert {"IoU/road", "IoU/car"} <= scores.keys()
+    assert {"IoU/road", "IoU/car"} <= results(tmp_path / "run")["scores"].keys()
 
 
 @pytest.mark.parametrize(
@@ -183,13 +165,10 @@ def test_cityscapes_ids_become_19_classes(tmp_path: Path, capsys):
     ],
 )
 def test_wrong_input_is_one_line_code_2_and_nothing_written(program, tmp_path, capsys, options, message):
-    assert program("--output-dir", tmp_path / "run", *options) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert message in line and line.startswith("error: ")
+    assert message in refusal(capsys, program, "--output-dir", tmp_path / "run", *options)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_mask_with_a_class_too_many_is_named(program, tmp_path: Path, capsys):
-    assert program("--output-dir", tmp_path / "run", "--num-classes", 2) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    line = refusal(capsys, program, "--output-dir", tmp_path / "run", "--num-classes", 2)
     assert "has the value" in line and "--num-classes" in line

@@ -3,6 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,9 @@ from downstream.common.training import Finite, resume, save, train, training_ste
 from downstream.segmentation.net import FCN
 from pixpro.checkpoints import checkpoint
 from pixpro.errors import UserError
-from pixpro.monitor.metrics import Metrics
-from pixpro.scenes import write_scenes
 from pixpro.training.processes import Process
 from tests.helpers import c4_case
+from tests.helpers.downstream_programs import call, interrupted_in_step, refusal, state
 from tests.helpers.fake_cuda import CUDA, Record, fake_cuda, on_fake_cuda
 
 CPU = torch.device("cpu")
@@ -221,27 +221,15 @@ def test_a_checkpoint_from_before_the_option_goes_on_in_float32_alone(tmp_path: 
         resumable(path, settings(tmp_path, amp="bf16"))
 
 
-def test_an_interrupted_run_in_bf16_resumes_to_the_same_bits_in_bf16_alone(tmp_path: Path, monkeypatch, capsys):
-    scenes = write_scenes(tmp_path / "scenes", 8)
-
-    def program(run: str, *options: object) -> int:
-        words = ("--data", scenes, *SMALL.split(), "--output-dir", tmp_path / run, *options)
-        return segment.main([str(word) for word in words])
-
-    def stop(self: object, step: int, values: dict) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-
-    assert program("whole") == 0
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Metrics, "write", stop)
-        program("parts", "--save-every", 2)
-    capsys.readouterr()
-    assert program("parts", "--resume", "auto", "--amp", "off") == 2
-    (line,) = capsys.readouterr().err.splitlines()
+def test_an_interrupted_run_in_bf16_resumes_to_the_same_bits_in_bf16_alone(scenes: Path, tmp_path: Path, capsys):
+    program = partial(call, segment, "--data", scenes, *SMALL.split(), "--output-dir")
+    assert program(tmp_path / "whole") == 0
+    with interrupted_in_step(3):
+        program(tmp_path / "parts", "--save-every", 2)
+    line = refusal(capsys, program, tmp_path / "parts", "--resume", "auto", "--amp", "off")
     assert "was made with --amp bf16, this run has off" in line
-    assert program("parts", "--resume", "auto") == 0
-    whole, parts = (torch.load(tmp_path / run / checkpoint.LAST, weights_only=True) for run in ("whole", "parts"))
+    assert program(tmp_path / "parts", "--resume", "auto") == 0
+    whole, parts = state(tmp_path / "whole"), state(tmp_path / "parts")
     assert whole["config"]["amp"] == parts["config"]["amp"] == "bf16"
     assert all(torch.equal(whole["model"][name], parts["model"][name]) for name in whole["model"] | parts["model"])
 
