@@ -141,7 +141,7 @@ def test_the_c4_detector_points_to_this_one_for_other_backbones():
 @pytest.mark.parametrize("trunk, depth", [(resnet18, 18), (resnet50, 50)])
 def test_detections_masks_and_losses_equal_those_of_detectron2(trunk, depth):
     pytest.importorskip("detectron2", reason="detectron2 is not on the path", exc_type=ImportError)
-    from tests.helpers import d2_fpn
+    from tests.helpers import d2_case, d2_fpn
 
     images = [image.repeat(1, 3, 3) for image in c4_case.make_images()]
     targets = [{**t, "boxes": t["boxes"] * 3} for t in c4_case.make_targets()]
@@ -151,7 +151,7 @@ def test_detections_masks_and_losses_equal_those_of_detectron2(trunk, depth):
     theirs.proposal_generator.post_nms_topk[False] = SMALL["test_proposals"]
     theirs.roi_heads.batch_size_per_image = SMALL["regions_per_image"]
     with torch.no_grad():
-        found, expected = ours.eval()(images), d2_fpn.detect(theirs, images)
+        found, expected = ours.eval()(images), d2_case.detect(theirs, images)
         assert sum(len(result["boxes"]) for result in expected) >= 8
         for mine, other, image in zip(found, expected, images, strict=True):
             assert mine["labels"].tolist() == other["labels"].tolist()
@@ -163,7 +163,7 @@ def test_detections_masks_and_losses_equal_those_of_detectron2(trunk, depth):
         torch.manual_seed(5)
         losses = ours.train()(images, targets)
         torch.manual_seed(5)
-        reference = d2_fpn.losses(theirs, images, targets)
+        reference = d2_case.losses(theirs, images, targets)
     assert losses.keys() == reference.keys()
     for name, loss in losses.items():
         assert loss.item() == pytest.approx(reference[name].item(), abs=1e-5), name
@@ -172,7 +172,7 @@ def test_detections_masks_and_losses_equal_those_of_detectron2(trunk, depth):
 @pytest.mark.detectron2
 def test_four_training_steps_equal_those_of_detectron2():
     pytest.importorskip("detectron2", reason="detectron2 is not on the path", exc_type=ImportError)
-    from tests.helpers import d2_fpn
+    from tests.helpers import d2_case, d2_fpn
 
     images = c4_case.make_images()
     targets = with_masks(images, c4_case.make_targets())
@@ -182,7 +182,7 @@ def test_four_training_steps_equal_those_of_detectron2():
     histories = []
     for model, forward in (
         (ours, lambda: ours.train()(images, targets)),
-        (theirs, lambda: d2_fpn.losses(theirs, images, targets)),
+        (theirs, lambda: d2_case.losses(theirs, images, targets)),
     ):
         torch.manual_seed(3)
         histories.append(c4_case.sgd_losses(model, forward, steps=4))

@@ -1,15 +1,28 @@
-"""detectron2's own C4 detector with our detector's weights; imported only by tests that need detectron2."""
+"""detectron2's detectors in our terms, and its C4 one with our weights; imported only by what needs detectron2."""
 
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import get_norm
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_model
 from detectron2.modeling.roi_heads import Res5ROIHeads
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from downstream.detection.detector import PIXEL_MEAN, PIXEL_STD, Detector
+
+LOSSES = {
+    "loss_rpn_cls": "loss_objectness",
+    "loss_rpn_loc": "loss_rpn_box_reg",
+    "loss_cls": "loss_classifier",
+    "loss_box_reg": "loss_box_reg",
+    "loss_mask": "loss_mask",
+}  # detectron2's names: ours
+RPN = {
+    "rpn.head.conv.0.0": "proposal_generator.rpn_head.conv",
+    "rpn.head.cls_logits": "proposal_generator.rpn_head.objectness_logits",
+    "rpn.head.bbox_pred": "proposal_generator.rpn_head.anchor_deltas",
+}  # ours: detectron2's
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -36,8 +49,13 @@ def build_reference(model: Detector, num_classes: int, proposals: int) -> nn.Mod
             *("MODEL.ROI_HEADS.NAME", "Res5WithNorm", "MODEL.ROI_HEADS.NUM_CLASSES", num_classes),
         ]
     )
+    return with_weights(cfg, to_detectron2(model.state_dict()))
+
+
+def with_weights(cfg: CfgNode, state: dict[str, Tensor]) -> nn.Module:
+    """The configured model with a state that has to fill it."""
     reference = build_model(cfg)
-    missing, unexpected = reference.load_state_dict(to_detectron2(model.state_dict()), strict=False)
+    missing, unexpected = reference.load_state_dict(state, strict=False)
     assert not unexpected and not [k for k in missing if "pixel" not in k and "anchor_gen" not in k], missing
     return reference
 
@@ -58,16 +76,19 @@ def to_detectron2(state: dict[str, Tensor]) -> dict[str, Tensor]:
             key = ".".join(["roi_heads.res5", *_block(key.split(".")[3:])])
         elif key.startswith("roi_heads.box_head.norm."):
             key = key.replace("roi_heads.box_head.norm", "roi_heads.res5.norm")
-        elif key.startswith("rpn.head."):
-            key = key.replace("rpn.head.conv.0.0", "proposal_generator.rpn_head.conv")
-            key = key.replace("rpn.head.cls_logits", "proposal_generator.rpn_head.objectness_logits")
-            key = key.replace("rpn.head.bbox_pred", "proposal_generator.rpn_head.anchor_deltas")
-        elif "cls_score" in key:
-            value = torch.cat((value[1:], value[:1]))
-        elif "bbox_pred" in key:
-            value = value[4:]
+        else:
+            key, value = rpn_and_boxes(key, value)
         renamed[key] = value.clone()
     return renamed
+
+
+def rpn_and_boxes(key: str, value: Tensor) -> tuple[str, Tensor]:
+    """A tensor of the proposals or of the last layers under detectron2's name, its classes in the order of there."""
+    for ours, theirs in RPN.items():
+        key = key.replace(ours, theirs)
+    if "cls_score" in key:
+        return key, torch.cat((value[1:], value[:1]))
+    return key, value[4:] if "bbox_pred" in key else value
 
 
 def _block(parts: list[str]) -> list[str]:
@@ -87,25 +108,24 @@ def inputs(images: list[Tensor], targets: list[dict[str, Tensor]] | None = None)
             item["instances"] = Instances(tuple(image.shape[1:]))
             item["instances"].gt_boxes = Boxes(targets[i]["boxes"])
             item["instances"].gt_classes = targets[i]["labels"] - 1
+            if "masks" in targets[i]:
+                item["instances"].gt_masks = BitMasks(targets[i]["masks"])
         batch.append(item)
     return batch
 
 
 def detect(reference: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
-    """detectron2's detections in our form, classes from 1."""
+    """detectron2's detections in our form, classes from 1; masks, if it has any, pasted into the images."""
     with torch.no_grad():
         outputs = [output["instances"] for output in reference.eval()(inputs(images))]
-    return [{"boxes": o.pred_boxes.tensor, "scores": o.scores, "labels": o.pred_classes + 1} for o in outputs]
+    found = [{"boxes": o.pred_boxes.tensor, "scores": o.scores, "labels": o.pred_classes + 1} for o in outputs]
+    for result, output in zip(found, outputs, strict=True):
+        if output.has("pred_masks"):
+            result["masks"] = output.pred_masks
+    return found
 
 
 def losses(reference: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """detectron2's losses under our names, in training mode."""
     with EventStorage():
-        found = reference.train()(inputs(images, targets))
-    names = {
-        "loss_rpn_cls": "loss_objectness",
-        "loss_rpn_loc": "loss_rpn_box_reg",
-        "loss_cls": "loss_classifier",
-        "loss_box_reg": "loss_box_reg",
-    }
-    return {names[k]: v for k, v in found.items()}
+        return {LOSSES[name]: loss for name, loss in reference.train()(inputs(images, targets)).items()}

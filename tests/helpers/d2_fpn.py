@@ -2,26 +2,14 @@
 
 import re
 
-import torch
 from detectron2.config import get_cfg
 from detectron2.layers.mask_ops import paste_masks_in_image
-from detectron2.modeling import build_model
-from detectron2.structures import BitMasks
-from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from downstream.conversion.names import pyramid_name, trunk_name
 from downstream.detection.detector import PIXEL_MEAN, PIXEL_STD
 from downstream.detection.fpn import FPNDetector
 from tests.helpers import d2_case
-
-NAMES = {
-    "loss_rpn_cls": "loss_objectness",
-    "loss_rpn_loc": "loss_rpn_box_reg",
-    "loss_cls": "loss_classifier",
-    "loss_box_reg": "loss_box_reg",
-    "loss_mask": "loss_mask",
-}
 
 
 def build_reference(model: FPNDetector, num_classes: int, depth: int) -> nn.Module:
@@ -39,10 +27,7 @@ def build_reference(model: FPNDetector, num_classes: int, depth: int) -> nn.Modu
             *("MODEL.ROI_HEADS.NUM_CLASSES", num_classes),
         ]
     )
-    reference = build_model(cfg)
-    missing, unexpected = reference.load_state_dict(renamed(model.state_dict()), strict=False)
-    assert not unexpected and not [k for k in missing if "pixel" not in k and "anchor_gen" not in k], missing
-    return reference
+    return d2_case.with_weights(cfg, renamed(model.state_dict()))
 
 
 def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -55,10 +40,6 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
             key = "backbone.bottom_up." + trunk_name(key.removeprefix("backbone.body."))
         elif key.startswith("neck."):
             key = "backbone." + pyramid_name(key.removeprefix("neck."))
-        elif key.startswith("rpn.head."):
-            key = key.replace("rpn.head.conv.0.0", "proposal_generator.rpn_head.conv")
-            key = key.replace("rpn.head.cls_logits", "proposal_generator.rpn_head.objectness_logits")
-            key = key.replace("rpn.head.bbox_pred", "proposal_generator.rpn_head.anchor_deltas")
         elif match := re.fullmatch(r"roi_heads\.(box_head|masks)\.convs\.(\d)\.([01])\.(.+)", key):
             head, layer = ("box_head", "conv") if match[1] == "box_head" else ("mask_head", "mask_fcn")
             key = f"roi_heads.{head}.{layer}{int(match[2]) + 1}.{'norm.' * int(match[3])}{match[4]}"
@@ -66,37 +47,9 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
             key = key.replace("box_head.fc", "box_head.fc1")
         elif key.startswith("roi_heads.masks."):
             key = key.replace("roi_heads.masks", "roi_heads.mask_head")
-        elif "cls_score" in key:
-            value = torch.cat((value[1:], value[:1]))
-        elif "bbox_pred" in key:
-            value = value[4:]
+        else:
+            key, value = d2_case.rpn_and_boxes(key, value)
         found[key] = value.clone()
-    return found
-
-
-def losses(reference: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """detectron2's losses under our names, in training mode."""
-    batch = d2_case.inputs(images, targets)
-    for item, target in zip(batch, targets, strict=True):
-        if "masks" in target:
-            item["instances"].gt_masks = BitMasks(target["masks"])
-    with EventStorage():
-        return {NAMES[name]: loss for name, loss in reference.train()(batch).items()}
-
-
-def detect(reference: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
-    """detectron2's detections in our form, classes from 1, masks pasted into the images."""
-    with torch.no_grad():
-        outputs = [output["instances"] for output in reference.eval()(d2_case.inputs(images))]
-    names = {
-        "boxes": lambda o: o.pred_boxes.tensor,
-        "scores": lambda o: o.scores,
-        "labels": lambda o: o.pred_classes + 1,
-    }
-    found = [{name: of(output) for name, of in names.items()} for output in outputs]
-    for result, output in zip(found, outputs, strict=True):
-        if output.has("pred_masks"):
-            result["masks"] = output.pred_masks
     return found
 
 
