@@ -11,23 +11,9 @@ from torch.distributed import HashStore
 
 from pixpro.training.distributed import meet
 from tests.helpers.elastic import ElasticRun
-from tests.helpers.runs import STEPS, Run, arguments, pictures, rows, weights
+from tests.helpers.runs import STEPS, arguments, rows, weights
 
 SAVE_OFTEN = ("--save_every", "1steps")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return pictures(tmp_path_factory.mktemp("data") / "images")
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
-    """The output of a run of two processes that nobody disturbed."""
-    output = tmp_path_factory.mktemp("whole") / "run"
-    run = Run(arguments(data, output, *SAVE_OFTEN), ranks=2)
-    assert run.wait() == [0, 0], run.text()
-    return output
 
 
 def finished_equal(
@@ -44,24 +30,24 @@ def finished_equal(
 
 
 @pytest.mark.parametrize("backend", ["static", "c10d"])
-def test_a_run_whose_processes_die_twice_is_finished_by_the_third_attempt(data, whole, tmp_path, backend):
-    assert finished_equal(data, whole, tmp_path, backend, [(1, 3), (0, 8)]) == ["2 2"]
+def test_a_run_whose_processes_die_twice_is_finished_by_the_third_attempt(data, whole_of_two, tmp_path, backend):
+    assert finished_equal(data, whole_of_two, tmp_path, backend, [(1, 3), (0, 8)]) == ["2 2"]
 
 
-def test_machines_whose_agents_count_restarts_differently_meet_again(data, whole, tmp_path):
+def test_machines_whose_agents_count_restarts_differently_meet_again(data, whole_of_two, tmp_path):
     """The agent of the machine that lost a process counts it, the other one just joins it again (torch's c10d)."""
-    attempts = finished_equal(data, whole, tmp_path, "c10d", [(1, 3)], machines=2)
+    attempts = finished_equal(data, whole_of_two, tmp_path, "c10d", [(1, 3)], machines=2)
     assert sorted(attempts) in (["0", "1"], ["1", "1"])
 
 
 @pytest.mark.soak
-def test_twenty_deaths_under_an_agent_end_in_twenty_equal_runs(data, whole, tmp_path, capsys):
+def test_twenty_deaths_under_an_agent_end_in_twenty_equal_runs(data, whole_of_two, tmp_path, capsys):
     rng, started = random.Random(3), time.monotonic()
     for number in range(20):
         place = tmp_path / str(number)
         place.mkdir()
         backend, victim = ("static", "c10d")[number % 2], (rng.randrange(2), rng.randrange(STEPS))
-        finished_equal(data, whole, place, backend, [victim])
+        finished_equal(data, whole_of_two, place, backend, [victim])
     with capsys.disabled():
         seconds = time.monotonic() - started
         print(f"\n20 deaths of one of two, 10 with each rendezvous; 20 runs ended equal in {seconds:.0f} s")

@@ -22,19 +22,6 @@ from tests.helpers.sabotage import (
 )
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return pictures(tmp_path_factory.mktemp("data") / "images")
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("whole") / "run"
-    run = Run(arguments(data, output))
-    assert run.wait() == [0], run.text()
-    return output
-
-
 def test_a_full_disk_in_mid_run_costs_warnings_and_no_result(data, whole, tmp_path):
     run = Run(arguments(data, tmp_path), partial(refuse_saves, 1, 3))
     assert run.wait() == [0], run.text()

@@ -4,29 +4,15 @@ import os
 import signal
 import subprocess
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from pixpro.checkpoints import checkpoint
 from pixpro.errors import Stopped
-from tests.helpers.runs import ROOT, STEPS, Run, arguments, pictures, rows, weights
+from tests.helpers.runs import ROOT, STEPS, Run, arguments, rows, weights
 from tests.helpers.sabotage import signal_in_step
 
 SAVE_LATE = ("--save_every", "1000steps", "--keep_every", "1000")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return pictures(tmp_path_factory.mktemp("data") / "images")
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("whole") / "run"
-    run = Run(arguments(data, output, *SAVE_LATE))
-    assert run.wait() == [0], run.text()
-    return output
 
 
 def test_each_signal_ends_the_run_after_its_step(data, whole, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from pixpro.checkpoints import checkpoint
 from pixpro.errors import Abandoned, Diverged, MachineFailed, UserError
 from tests.helpers.elastic import free_port
-from tests.helpers.runs import STEPS, Run, arguments, pictures, rows, server
+from tests.helpers.runs import STEPS, Run, arguments, rows, server
 from tests.helpers.sabotage import (
     all_of,
     draw_slowly,
@@ -26,11 +26,6 @@ from tests.helpers.sabotage import (
 )
 
 SAVE_LATE = ("--save_every", "1000steps", "--keep_every", "1000")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return pictures(tmp_path_factory.mktemp("data") / "images")
 
 
 def both(run: Run) -> str:

@@ -11,22 +11,8 @@ import pytest
 
 from pixpro.checkpoints import checkpoint
 from pixpro.training.engine import Trainer
-from tests.helpers.runs import EPOCHS, IMAGES, STEPS, Run, arguments, pictures, rows, weights
+from tests.helpers.runs import EPOCHS, IMAGES, STEPS, Run, arguments, rows, weights
 from tests.helpers.sabotage import die_after_the_last_save, die_before_step, die_while_saving, flip_a_bit
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return pictures(tmp_path_factory.mktemp("data") / "images")
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
-    """The output of a run that nobody disturbed."""
-    output = tmp_path_factory.mktemp("whole") / "run"
-    run = Run(arguments(data, output))
-    assert run.wait() == [0], run.text()
-    return output
 
 
 def resumed(data: Path, output: Path, *more: str, ranks: int = 1) -> str:
