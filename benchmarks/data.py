@@ -23,6 +23,7 @@ from pathlib import Path
 import PIL
 import torch
 from PIL import Image
+from tabulate import tabulate
 from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -178,8 +179,7 @@ def main(argv: list[str] | None = None) -> int:
         rows += [("colours on the GPU", gpu)]
     if args.names:
         rows += names.measure(args.names)
-    for what, figure in rows:
-        print(f"{what:45} {figure}")
+    print(tabulate(rows, tablefmt="plain", disable_numparse=True))
     if args.json:
         args.json.write_text(json.dumps(dict(rows), indent=1) + "\n")
     return 0

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.measuring.timing import describe_machine
 from benchmarks.steps.contenders import CONTENDERS, Case, make_case
-from benchmarks.steps.limits import largest_rows, profile_lines
+from benchmarks.steps.limits import largest_batches, profile_lines
 from benchmarks.steps.memory import peak_in_child, peak_of_steps
 from benchmarks.steps.rounds import Row, measure, table
 from benchmarks.steps.turns import Apart, Here, attempt
@@ -102,8 +102,8 @@ def main(argv: list[str] | None = None) -> int:
                 if args.profile:
                     print("\n" + "\n".join(profile_lines(case, args.rounds, args.peak_tflops)), flush=True)
             if args.largest:
-                lines = largest_rows(args.only, lambda b, arch=arch, size=size: case_of(arch, b, size), args.rounds)
-                print(f"\n{arch}, {size} px:\n\n" + "\n".join(lines), flush=True)
+                told = largest_batches(args.only, lambda b, arch=arch, size=size: case_of(arch, b, size), args.rounds)
+                print(f"\n{arch}, {size} px:\n\n{told}", flush=True)
     if args.json:
         args.json.write_text(json.dumps({"machine": describe_machine(device), "rows": everything}, indent=1) + "\n")
     return 0

@@ -12,6 +12,8 @@ import json
 import sys
 from pathlib import Path
 
+from tabulate import tabulate
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import train
@@ -29,6 +31,7 @@ from pixpro.scenes import sample_scenes
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 METHODS = {"pixpro": "PixPro", "pixcontrast": "PixContrast"}
+SCORES = {"matching": "dense matching", "cells named": "cells named"}
 FIVE, STAGE, FPN = "five convolutions", "--neck stage --levels 3", "--neck fpn --levels 3"
 NO_INSTANCE = "--instance_weight 0"
 ADAMW = "--optimizer adamw --weight_decay 0.05"
@@ -94,32 +97,28 @@ def row_of(
 
 def seeds_table(rows: dict[str, dict]) -> str:
     """A row for each method and for the untrained networks, mean and spread over the seeds in per cent, in Markdown."""
-    lines = ["| (seeds) | dense matching | cells named | lowest rank |", "|---" * 4 + "|"]
+    table = []
     found = {method: [row for name, row in rows.items() if name.startswith(f"{method}-")] for method in METHODS}
     untrained = [row["untrained"] for row in found["pixpro"]]
     named = {METHODS[method]: [row["trained"] for row in runs] for method, runs in found.items()}
     for title, scores in (named | {"untrained": untrained}).items():
-        cells = [cell([score[name] for score in scores]) for name in ("matching", "cells named")]
+        cells = [cell([score[name] for score in scores]) for name in SCORES]
         ranks = [f"{row['lowest_rank']:.1f}" for m, runs in found.items() if METHODS[m] == title for row in runs]
-        lines.append(f"| {title} ({len(scores)}) | {' | '.join(cells)} | {', '.join(ranks)} |")
-    return "\n".join(lines)
+        table.append([f"{title} ({len(scores)})", *cells, ", ".join(ranks)])
+    return tabulate(table, ["(seeds)", *SCORES.values(), "lowest rank"], "github", disable_numparse=True)
 
 
 def settings_table(rows: dict[str, dict]) -> str:
     """A row for each setting, in Markdown; scores in per cent, the untrained network's in brackets."""
-    lines = [
-        "| | trunk | flags beside the demo's | steps | lowest rank | dense matching | cells named |",
-        "|---" * 7 + "|",
-    ]
-    for name, row in rows.items():
-        trunk, method, flags = SETTINGS[name]
+    table = []
+    for number, row in rows.items():
+        trunk, method, flags = SETTINGS[number]
         shown = "five convolutions" if trunk == FIVE else f"ResNet-18, `{trunk}`"
-        found = [
-            f"{100 * row['trained'][n]:.1f} ({100 * row['untrained'][n]:.1f})" for n in ("matching", "cells named")
-        ]
+        found = [f"{100 * row['trained'][name]:.1f} ({100 * row['untrained'][name]:.1f})" for name in SCORES]
         what = f"`{flags}`" if method == "pixpro" else f"PixContrast, `{flags}`"
-        lines.append(f"| {name} | {shown} | {what} | {row['steps']} | {row['lowest_rank']:.1f} | {' | '.join(found)} |")
-    return "\n".join(lines)
+        table.append([number, shown, what, row["steps"], f"{row['lowest_rank']:.1f}", *found])
+    heads = ["", "trunk", "flags beside the demo's", "steps", "lowest rank", *SCORES.values()]
+    return tabulate(table, heads, "github", disable_numparse=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from tabulate import tabulate
+
 from downstream.probes.score_table import cell
 
 Row = dict
@@ -40,10 +42,10 @@ def part_table(scale: str, arch: str, trained_on: str, scored_on: str, methods: 
     """The table of one pair of data sets."""
     names = list(dict.fromkeys(name for rows in methods.values() for row in rows for name in row["scores"]))
     title = f"{scale}, {arch}: trained on {trained_on}, scored on {scored_on}"
-    lines = [title, "", f"| (seeds) | images seen | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    table = []
     for method, rows in methods.items():
         seen = max(row["images_seen"] for row in rows)
         found = [[row["scores"][name] for row in rows if name in row["scores"]] for name in names]
-        cells = [cell(values) if values else "" for values in found]
-        lines.append(f"| {method} ({len(rows)}) | {seen or ''} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        table.append([f"{method} ({len(rows)})", seen or "", *(cell(values) if values else "" for values in found)])
+    heads = ["(seeds)", "images seen", *names]
+    return f"{title}\n\n{tabulate(table, heads, 'github', disable_numparse=True)}"

@@ -11,6 +11,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from tabulate import tabulate
+
 ROOT = Path(__file__).resolve().parents[2]
 # From the ground up. An import goes down, never up: the order is that in which data pass through a run.
 FLOORS = (
@@ -118,12 +120,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="PNG to write")
     args = parser.parse_args(argv)
     lines, found = lines_of_code(args.root), arrows(args.root)
-    for name, number in sorted(lines.items(), key=lambda item: RANK.get(item[0], -1), reverse=True):
-        print(f"{number:6d}  {name}")
     up = sorted(pair for pair in found if runs_up(*pair))
-    print(f"{sum(lines.values()):6d}  lines in all; {len(RANK)} rooms, {len(found)} arrows, {len(up)} of them run up")
-    for start, end in up:
-        print(f"        up: {start} -> {end}")
+    rows = [(lines[name], name) for name in sorted(lines, key=lambda name: RANK.get(name, -1), reverse=True)]
+    whole = f"lines in all; {len(RANK)} rooms, {len(found)} arrows, {len(up)} of them run up"
+    rows += [(sum(lines.values()), whole), *((None, f"up: {start} -> {end}") for start, end in up)]
+    print(tabulate(rows, tablefmt="plain"))
     if args.out:
         draw(args.root, args.out)
     return 1 if up else 0

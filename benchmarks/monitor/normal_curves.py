@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torchvision
+from tabulate import tabulate
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -72,7 +73,7 @@ def make(folder: Path, arguments: list[str], *, small: bool, propagated: bool) -
     assert code == 0, f"{folder} ended with exit code {code}"
 
 
-def table_row(name: str, folder: Path) -> str:
+def table_row(name: str, folder: Path) -> list[str]:
     """The last numbers of a run, and in which epoch each kind of remark came first."""
     rows = read_rows(folder)
     last = [row for row in rows if "target_rank" in row][-1]
@@ -82,9 +83,7 @@ def table_row(name: str, folder: Path) -> str:
             first.setdefault(remark.split(":")[0], row["epoch"])
     said = ", ".join(f"{kind} (epoch {epoch})" for kind, epoch in first.items()) or "nothing"
     agreement = f"{last['agreement']:.2f}" if "agreement" in last else ""
-    return (
-        f"| {name} | {last['loss']:.2f} | {agreement} | {last['target_rank']:.1f} | {last['target_std']:.2f} | {said} |"
-    )
+    return [name, f"{last['loss']:.2f}", agreement, f"{last['target_rank']:.1f}", f"{last['target_std']:.2f}", said]
 
 
 def runs(seeds: int) -> dict[str, list[str]]:
@@ -122,8 +121,9 @@ def main(argv: list[str] | None = None) -> None:
     picture = compare([folders[name] for name in shown], PANELS, shown)
     args.picture.parent.mkdir(parents=True, exist_ok=True)
     picture.quantize(64).save(args.picture, optimize=True)
-    print("| run | loss | agreement | rank of the targets | spread | said |\n|---|---|---|---|---|---|")
-    print("\n".join(table_row(name, folder) for name, folder in folders.items()))
+    heads = ["run", "loss", "agreement", "rank of the targets", "spread", "said"]
+    rows = [table_row(name, folder) for name, folder in folders.items()]
+    print(tabulate(rows, heads, "github", disable_numparse=True))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable
 
 import torch
+from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,9 +26,9 @@ def largest_batch(seconds_of: Callable[[int], float]) -> tuple[int, float] | Non
     return found
 
 
-def largest_rows(names: list[str], case_of: Callable[[int], Case], rounds: int) -> list[str]:
+def largest_batches(names: list[str], case_of: Callable[[int], Case], rounds: int) -> str:
     """A table of each contender's largest batch, alone on the device, and its images/s there."""
-    lines = ["| step | largest batch (power of two) | images/s |", "|---|---|---|"]
+    rows = []
 
     def seconds_of(name: str, batch: int) -> float:
         torch.cuda.empty_cache()
@@ -43,11 +44,11 @@ def largest_rows(names: list[str], case_of: Callable[[int], Case], rounds: int) 
             contender, lambda name=name, found=found: found.append(largest_batch(lambda b: seconds_of(name, b)))
         )
         if reason or found[0] is None:
-            lines.append(f"| {contender.title} | {reason or f'{FIRST} is out of memory'} | |")
+            rows.append([contender.title, reason or f"{FIRST} is out of memory"])
         else:
             batch, seconds = found[0]
-            lines.append(f"| {contender.title} | {batch} | {batch / seconds:.1f} |")
-    return lines
+            rows.append([contender.title, batch, f"{batch / seconds:.1f}"])
+    return tabulate(rows, ["step", "largest batch (power of two)", "images/s"], "github", disable_numparse=True)
 
 
 def profile_lines(case: Case, rounds: int, peak_tflops: float | None) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -72,18 +73,18 @@ def parts(case: Case) -> dict[str, Callable[[], object]]:
     }
 
 
-def rows(case: Case, rounds: int) -> list[str]:
-    """The table's lines."""
+def table(case: Case, rounds: int) -> str:
+    """A row for the step and for each part, as Markdown."""
     contestant = CONTENDERS["ours"].build(case)
     tasks: dict[str, Callable[[], float]] = {"whole step": lambda: timed_step(contestant, case.device)}
     for name, part in parts(case).items():
         tasks[name] = lambda part=part: elapsed(part, case.device)
     seconds = by_turns(tasks, rounds)
-    lines = ["| part | ms (least to most) | share of the step |", "|---|---|---|"]
+    rows = []
     for name, spent in seconds.items():
         times = f"{statistics.median(spent) * 1e3:.2f} ({min(spent) * 1e3:.2f} to {max(spent) * 1e3:.2f})"
-        lines.append(f"| {name} | {times} | {median_ratio(spent, seconds['whole step']):.2%} |")
-    return lines
+        rows.append([name, times, f"{median_ratio(spent, seconds['whole step']):.2%}"])
+    return tabulate(rows, ["part", "ms (least to most)", "share of the step"], "github", disable_numparse=True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         dim=args.dim,
     )
     print(f"{describe_machine(device)}; {args.arch}, batch {args.batch_size}, {args.image_size} px\n")
-    print("\n".join(rows(case, args.rounds)))
+    print(table(case, args.rounds))
     return 0
 
 

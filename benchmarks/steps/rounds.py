@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Iterable
 from functools import partial
 
+from tabulate import tabulate
+
 from benchmarks.measuring.timing import by_turns, median_ratio
 from benchmarks.steps.contenders import CONTENDERS, Case
 from benchmarks.steps.turns import Apart, Here, contestants
@@ -49,16 +51,14 @@ def row_of(name: str, case: Case, seconds: dict[str, list[float]], reason: str) 
 
 def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
-    lines = [
-        "| step | images/s | ms (least to most) | time / ours | / trunk | / trunk and projector | peak GiB |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    heads = ["step", "images/s", "ms (least to most)", "time / ours", "/ trunk", "/ trunk and projector", "peak GiB"]
+    cells = []
     for row in rows:
         if row["reason"]:
-            lines.append(f"| {row['title']} | {row['reason']} | | | | | |")
+            cells.append([row["title"], row["reason"]])
             continue
         figures = [row[f"time / {base}"] for base in BASES] + [row.get("peak GiB")]
-        told = " | ".join("" if figure is None else f"{figure:.2f}" for figure in figures)
         times = f"{row['ms']:.0f} ({row['ms, least']:.0f} to {row['ms, most']:.0f})"
-        lines.append(f"| {row['title']} | {row['images/s']:.2f} | {times} | {told} |")
-    return "\n".join(lines)
+        told = [None if figure is None else f"{figure:.2f}" for figure in figures]
+        cells.append([row["title"], f"{row['images/s']:.2f}", times, *told])
+    return tabulate(cells, heads, "github", disable_numparse=True)

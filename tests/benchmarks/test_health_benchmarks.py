@@ -55,4 +55,4 @@ def test_the_table_tells_the_first_epoch_of_each_remark(tmp_path):
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     row = normal_curves.table_row("a run", tmp_path)
-    assert row == "| a run | -3.99 | 1.00 | 1.0 | 0.05 | collapse (epoch 2), no overlap (epoch 2) |"
+    assert row == ["a run", "-3.99", "1.00", "1.0", "0.05", "collapse (epoch 2), no overlap (epoch 2)"]
