@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+from tabulate import tabulate
+
 from pixpro.data import Loader
 from pixpro.data.views import Distance
 from pixpro.monitor.usage import memory_limit
 from pixpro.plan.bursts import explore
-from pixpro.plan.lines import plan_lines
+from pixpro.plan.lines import plan_rows
 from pixpro.plan.pairs import pairs_line
 from pixpro.training.engine import Trainer
 from pixpro.training.processes import Process
@@ -44,7 +46,7 @@ def make_plan(
         world_size=world_size,
     )
     sizes = ", ".join(str(burst.images) for burst in found.bursts)
-    lines = plan_lines(
+    rows = plan_rows(
         found,
         images=len(loader.source),
         epochs=epochs,
@@ -58,4 +60,5 @@ def make_plan(
     )
     cells = trainer.core.encoder.map_side(image_size)
     pairs = pairs_line(loader.source, distance=distance, cells=cells, threshold=threshold, crop_min=crop_min)
-    return "\n".join([f"measured    micro-batches of {sizes} images per process", *lines, pairs])
+    rows = [("measured", f"micro-batches of {sizes} images per process"), *rows, ("positives", pairs)]
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)

@@ -8,6 +8,7 @@ import sys
 from typing import NamedTuple
 
 import torch
+from tabulate import tabulate
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -102,37 +103,33 @@ def summary(source: Images, report: Report, image_size: int, threshold: float, c
     endings = collections.Counter(
         os.path.splitext(store.name(i))[1].lower() for store in source.stores for i in range(len(store))
     )
-    lines = [
-        f"images        {len(source)} in {len(source.stores)} place(s): "
-        + ", ".join(f"{count} {ending}" for ending, count in endings.most_common()),
-        f"bad files     {bad} ({bad / len(source):.2%})",
-    ]
-    lines += [f"  {printable(name)}: {printable(reason)}" for name, reason in report.bad.items()]
+    told = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
+    rows = [("images", f"{len(source)} in {len(source.stores)} place(s): {told}")]
+    rows += [("bad files", f"{bad} ({bad / len(source):.2%})")]
+    rows += [("", f"{printable(name)}: {printable(reason)}") for name, reason in report.bad.items()]
     missed = source.left_out.missed
-    lines.append(f"left out      {len(source.left_out)}" + (f", {missed} of them may be images" if missed else ""))
-    lines += [f"  {line}" for line in source.left_out.lines()]
+    rows += [("left out", f"{len(source.left_out)}" + (f", {missed} of them may be images" if missed else ""))]
+    rows += [("", line) for line in source.left_out.lines()]
     if report.scaled:
-        lines.append(f"scaled        {len(report.scaled)} of more than 8 bits a sample, each by")
-        lines += [f"  {printable(name)}: {scaled}" for name, scaled in list(report.scaled.items())[:LISTED]]
-        lines += [f"  and {len(report.scaled) - LISTED} more"] * (len(report.scaled) > LISTED)
-    lines.append(f"decoder       JPEG by {decoder_name()}, other formats by Pillow")
+        rows += [("scaled", f"{len(report.scaled)} of more than 8 bits a sample, each by")]
+        rows += [("", f"{printable(name)}: {scaled}") for name, scaled in list(report.scaled.items())[:LISTED]]
+        rows += [("", f"and {len(report.scaled) - LISTED} more")] * (len(report.scaled) > LISTED)
+    rows += [("decoder", f"JPEG by {decoder_name()}, other formats by Pillow")]
     if good:
         short = torch.minimum(report.heights, report.widths)
-        lines += [
-            f"width         {_spread(report.widths)} px",
-            f"height        {_spread(report.heights)} px",
-            f"width/height  {_spread(report.widths / report.heights, 2)}",
-            f"file          {_spread(report.encoded / 1000, 1)} kB",
-            f"enlarged      {(short < image_size).float().mean():.1%} of the images have a side under {image_size} px",
+        rows += [
+            ("width", f"{_spread(report.widths)} px"),
+            ("height", f"{_spread(report.heights)} px"),
+            ("width/height", _spread(report.widths / report.heights, 2)),
+            ("file", f"{_spread(report.encoded / 1000, 1)} kB"),
+            ("enlarged", f"{(short < image_size).float().mean():.1%} of the images have a side under {image_size} px"),
         ]
         cells = cells_along(image_size)
         for distance in ("image", "pixel"):
             share, none = expected_pairs(report.heights, report.widths, distance, cells, threshold, crop_min)
-            lines.append(
-                f"positives     {share:.2%} of the {cells * cells} x {cells * cells} cell pairs, none in {none:.1%} "
-                f"of the crop pairs (--distance {distance})"
-            )
-    return "\n".join(lines)
+            pairs = f"{share:.2%} of the {cells * cells} x {cells * cells} cell pairs"
+            rows += [("positives", f"{pairs}, none in {none:.1%} of the crop pairs (--distance {distance})")]
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
 def main(argv: list[str] | None = None) -> int:

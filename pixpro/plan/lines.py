@@ -1,8 +1,6 @@
-"""What was measured -> what a run would take and the settings that suit the machine, in lines."""
+"""What was measured -> what a run would take and the settings that suit the machine, in rows."""
 
 from collections.abc import Callable
-
-from tabulate import tabulate
 
 from pixpro.monitor.console import duration
 from pixpro.monitor.usage import GB
@@ -26,7 +24,7 @@ def steps_advice(steps: int, recipe: str) -> str | None:
     )
 
 
-def plan_lines(
+def plan_rows(
     found: Bursts,
     *,
     images: int,
@@ -38,8 +36,8 @@ def plan_lines(
     peak_lr: Callable[[int, str], float],
     lr_rule: str,
     recipe: str,
-) -> list[str]:
-    """What the run would take and the suggested settings, in lines.
+) -> list[tuple[str, str]]:
+    """What the run would take and the suggested settings: (what, figure); an empty first part goes on with the last.
 
     images: of the data set. limit: bytes of the memory. peak_lr: learning rate for a batch and a rule. recipe: that of
     the settings.
@@ -66,4 +64,4 @@ def plan_lines(
         rows.append(("recipe", advice))
     if last.data_wait > 0.1:
         rows.append(("", "more --workers, or smaller image files: the network waits for its images"))
-    return tabulate(rows, tablefmt="plain", disable_numparse=True).splitlines()
+    return rows

@@ -22,10 +22,10 @@ def image_sizes(source: Images) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def pairs_line(source: Images, *, distance: Distance, cells: int, threshold: float, crop_min: float) -> str:
-    """Expected share of positive pairs on this data set, as a line."""
+    """Expected share of positive pairs on this data set, in words."""
     heights, widths = image_sizes(source)
     positives, apart = expected_pairs(heights, widths, distance, cells, threshold, crop_min)
     return (
-        f"positives   {positives * cells**4:.1f} of the {cells**4} cell pairs of an image ({positives:.2%}), "
+        f"{positives * cells**4:.1f} of the {cells**4} cell pairs of an image ({positives:.2%}), "
         f"none in {apart:.1%} of the crop pairs (from the sizes of {len(heights)} images)"
     )

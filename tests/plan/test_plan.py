@@ -15,7 +15,7 @@ from pixpro.monitor.usage import memory_limit
 from pixpro.plan import bursts
 from pixpro.plan.bursts import Burst, Bursts, explore, largest_fit, measure
 from pixpro.plan.check import expected_pairs
-from pixpro.plan.lines import accumulation_for, plan_lines
+from pixpro.plan.lines import accumulation_for, plan_rows
 from pixpro.plan.pairs import image_sizes, pairs_line
 from pixpro.training.sync_batchnorm import BatchNorm
 from tests.helpers.pictures import folder
@@ -126,36 +126,36 @@ def test_accumulation_cuts_the_share_into_equal_parts_that_fit(share, largest, p
     assert accumulation_for(share, largest) == parts
 
 
-def lines(found: Bursts, **changes) -> list[str]:
+def rows(found: Bursts, **changes) -> list[tuple[str, str]]:
     settings = {"images": 1000, "epochs": 10, "batch_size": 256, "world_size": 2, "workers": 4, "limit": 16 * GB}
     settings |= {"peak_lr": lambda batch, rule: batch / 256 if rule == "linear" else batch**0.5, "lr_rule": "linear"}
     settings |= {"recipe": "small"}
-    return plan_lines(found, **(settings | changes))
+    return plan_rows(found, **(settings | changes))
 
 
-def test_the_lines_tell_memory_speed_time_and_settings():
-    told = lines(Bursts([Burst(64, 50.0, 0.02, 8 * GB)], 0.1 * GB, 140))
-    assert "8.00 GB with 64 images per process, 0.1 GB for each image more; there are 16.0 GB" in told[0]
-    assert "50 images/s, 2% of the time waiting for data (4 worker(s) per process)" in told[1]
+def test_the_rows_tell_memory_speed_time_and_settings():
+    told = rows(Bursts([Burst(64, 50.0, 0.02, 8 * GB)], 0.1 * GB, 140))
+    assert "8.00 GB with 64 images per process, 0.1 GB for each image more; there are 16.0 GB" in told[0][1]
+    assert "50 images/s, 2% of the time waiting for data (4 worker(s) per process)" in told[1][1]
     # 3 whole steps an epoch; 30 steps of 256 images at 50 a second are 153.6 s.
-    assert "10 epochs of 1000 images, 30 steps: 2 min 34 s" in told[2]
-    assert "--batch_size 256 --accumulation 1 (128 images at once per process), peak learning rate 1" in told[3]
+    assert "10 epochs of 1000 images, 30 steps: 2 min 34 s" in told[2][1]
+    assert "--batch_size 256 --accumulation 1 (128 images at once per process), peak learning rate 1" in told[3][1]
     assert len(told) == 4
 
 
 def test_a_batch_that_does_not_fit_is_accumulated_or_made_smaller():
-    told = lines(Bursts([Burst(32, 50.0, 0.3, 8 * GB)], None, 40))
-    assert "--batch_size 256 --accumulation 4 (32 images at once per process), peak learning rate 1" in told[3]
-    assert "--batch_size 64 --lr_rule sqrt, peak learning rate 8:" in told[4]
-    assert "waits for its images" in told[5]
+    told = rows(Bursts([Burst(32, 50.0, 0.3, 8 * GB)], None, 40))
+    assert "--batch_size 256 --accumulation 4 (32 images at once per process), peak learning rate 1" in told[3][1]
+    assert "--batch_size 64 --lr_rule sqrt, peak learning rate 8:" in told[4][1]
+    assert "waits for its images" in told[5][1]
 
 
 @pytest.mark.parametrize(
     ("images", "recipe", "told"), [(51199, "published", True), (51200, "published", False), (1000, "small", False)]
 )
 def test_a_run_of_few_steps_by_the_published_recipe_is_advised(images, recipe, told):
-    found = lines(Bursts([Burst(64, 50.0, 0.02, 8 * GB)], None, 140), images=images, epochs=10, recipe=recipe)
-    advice = [line for line in found if line.startswith("recipe")]
+    found = rows(Bursts([Burst(64, 50.0, 0.02, 8 * GB)], None, 140), images=images, epochs=10, recipe=recipe)
+    advice = [figure for what, figure in found if what == "recipe"]
     assert bool(advice) == told  # 200 steps of 256 images an epoch make 2000 steps
     assert not told or ("1990 steps are few" in advice[0] and "--recipe small" in advice[0])
 
