@@ -20,6 +20,7 @@ import torch
 
 from pixpro.checkpoints.checkpoint import LAST
 from pixpro.checkpoints.folder import RunFolder
+from pixpro.checkpoints.initialise import MODEL_SETTINGS, seeded_model
 from pixpro.checkpoints.saver import Interval
 from pixpro.config import Config, on_resume, parse_args, recipe_line, settle, shared_settings
 from pixpro.data import Loader
@@ -28,7 +29,6 @@ from pixpro.errors import UserError
 from pixpro.images import Images, open_images
 from pixpro.images.fingerprint import ImageSet
 from pixpro.method.model import DensePretraining
-from pixpro.method.seeded import MODEL_SETTINGS, seeded_model
 from pixpro.method.trunks import libraries
 from pixpro.monitor.report import report_line
 from pixpro.monitor.semantics import open_masks

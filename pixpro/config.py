@@ -11,8 +11,8 @@ from pixpro.checkpoints.saver import Interval
 from pixpro.command_line import OnResume, build_parser, setting
 from pixpro.errors import UserError
 from pixpro.method.encoder import NECKS, check_settings
+from pixpro.method.heads import LEVELS
 from pixpro.method.instance import INSTANCE_LOSSES
-from pixpro.method.neck import LEVELS
 from pixpro.method.timm_models import MAPS, is_timm
 from pixpro.method.trunks import CHOICES, map_shapes
 from pixpro.scenes import sample_scenes

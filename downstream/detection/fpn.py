@@ -10,7 +10,7 @@ from downstream.detection.c4_proposals import ANCHOR_SIZES, ProposalNetwork
 from downstream.detection.detector import TwoStages
 from downstream.detection.fpn_heads import BoxHead, LevelPool, MaskHead
 from pixpro.errors import UserError
-from pixpro.method.neck import LEVELS, PYRAMID_CHANNELS, FeaturePyramid
+from pixpro.method.heads import LEVELS, PYRAMID_CHANNELS, FeaturePyramid
 from pixpro.method.trunks import Pyramid
 
 FPN_LEVELS = tuple((2 ** (2 + place), (size,)) for place, size in enumerate(ANCHOR_SIZES))  # p2 to p6

@@ -1,4 +1,6 @@
-"""--init: weights from anywhere -> a model's first weights, and the one line that says what became of them."""
+"""What a run begins with: weights from its seed, then --init: weights from anywhere, and what became of them."""
+
+from typing import Any
 
 import torch
 import torchvision
@@ -7,9 +9,14 @@ from torch import Tensor
 from pixpro.checkpoints.convert import convert_timm, read_checkpoint, to_pixpro
 from pixpro.checkpoints.trunk import COUNTER
 from pixpro.errors import UserError
-from pixpro.method.model import DensePretraining
+from pixpro.method.model import DensePretraining, PixContrast, PixPro
 from pixpro.method.timm_models import is_timm, timm_model
 
+# What the weights at the beginning depend on, as settings are named.
+MODEL_SETTINGS = (
+    *("seed", "loss", "arch", "neck", "levels", "hidden_dim", "dim", "num_linear", "sharpness", "threshold"),
+    *("temperature", "instance_weight", "instance_loss", "instance_temperature"),
+)
 PARTS = {
     "encoder.neck.": "neck",
     "encoder.projector.": "projector",
@@ -18,6 +25,19 @@ PARTS = {
     "propagation.": "propagation",
     "instance.": "instance head",
 }
+
+
+def seeded_model(
+    *, seed: int, loss: str, num_linear: int, sharpness: float, temperature: float, **common: Any
+) -> DensePretraining:
+    """The method on its backbone, with weights from the seed; torch's generator goes on from there.
+
+    loss: pixpro or pixcontrast. common: as both take them.
+    """
+    torch.manual_seed(seed)
+    if loss == "pixcontrast":
+        return PixContrast(temperature=temperature, **common)
+    return PixPro(num_layers=num_linear, sharpness=sharpness, **common)
 
 
 def initialise(model: DensePretraining, source: str) -> str:

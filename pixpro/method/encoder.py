@@ -1,18 +1,19 @@
-"""Image -> projected feature maps: a trunk under its library's key names, maybe a neck, and a projector."""
+"""Image -> projected feature maps: a trunk of torchvision or timm, maybe a neck, a projector; and a momentum copy."""
 
+import copy
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from pixpro.method.heads import ConvHead
-from pixpro.method.neck import LEVELS, PYRAMID_CHANNELS, FeaturePyramid
+from pixpro.method.heads import LEVELS, PYRAMID_CHANNELS, ConvHead, FeaturePyramid
 from pixpro.method.timm_models import is_timm, timm_maps, timm_trunk
 from pixpro.method.trunks import TRUNK, check_arch, resnet_maps, timm_idle
 
 NECKS = ("none", "fpn", "stage")
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Embedding(NamedTuple):
@@ -123,3 +124,25 @@ def check_settings(arch: str, neck: str, levels: Iterable[int], drop_path: float
         raise ValueError(f"levels are {list(levels)}; the neck `stage` works on one level of the trunk")
     if drop_path and not is_timm(arch):
         raise ValueError(f"drop path is for backbones of timm, not for {arch}")
+
+
+def momentum_copy(module: Module) -> Module:
+    """A copy whose parameters take no gradient; it stays in train mode with BatchNorm statistics of its own.
+
+    Layers that leave out a share of what passes them (drop path) leave out nothing in the copy: targets are whole.
+    """
+    twin = copy.deepcopy(module).requires_grad_(False)
+    for part in random_layers(twin):
+        part.drop_prob = 0.0  # type: ignore[assignment]  # torch takes every attribute of a module for a tensor
+    return twin
+
+
+def random_layers(module: nn.Module) -> list[nn.Module]:
+    """The layers that draw at random in train mode: timm's DropPath, by its attribute."""
+    return [part for part in module.modules() if getattr(part, "drop_prob", 0.0)]
+
+
+@torch.no_grad()
+def update_momentum(momentum: nn.Module, online: nn.Module, coefficient: float) -> None:
+    """Move each parameter in place: coefficient x itself + (1 - coefficient) x online. Buffers are not touched."""
+    torch._foreach_lerp_(list(momentum.parameters()), list(online.parameters()), 1 - coefficient)

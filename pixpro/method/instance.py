@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixpro.method.heads import ConvHead
-from pixpro.method.precision import at_least_float32, full_precision
+from pixpro.method.numerics import at_least_float32, full_precision
 
 INSTANCE_LOSSES = ("regression", "contrast")
 

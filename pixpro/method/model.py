@@ -8,14 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixpro.data.views import View
-from pixpro.method.chunks import by_images
-from pixpro.method.encoder import Embedding, Encoder
+from pixpro.method.encoder import Embedding, Encoder, momentum_copy, update_momentum
 from pixpro.method.geometry import inside, positive_pairs
 from pixpro.method.instance import instance_branch
 from pixpro.method.losses import consistency_loss, contrast_loss
-from pixpro.method.momentum import momentum_copy, update_momentum
+from pixpro.method.numerics import at_least_float32, by_images, full_precision
 from pixpro.method.ppm import PixelPropagation
-from pixpro.method.precision import at_least_float32, full_precision
 
 Maps = tuple[Tensor, ...]  # of one view: (B, C, H, W) on each level
 T = TypeVar("T")

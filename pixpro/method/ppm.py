@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixpro.method.chunks import by_images
 from pixpro.method.heads import ConvHead
-from pixpro.method.precision import at_least_float32, full_precision
+from pixpro.method.numerics import at_least_float32, by_images, full_precision
 
 
 class PixelPropagation(nn.Module):

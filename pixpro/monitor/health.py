@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixpro.data.views import View
-from pixpro.method.chunks import PAIRS_AT_ONCE
 from pixpro.method.geometry import positive_pairs
 from pixpro.method.model import DensePretraining, Passed, PixPro
-from pixpro.method.precision import at_least_float32, full_precision
+from pixpro.method.numerics import PAIRS_AT_ONCE, at_least_float32, full_precision
 
 CELLS = 1024  # cells whose spread and rank are measured: four times the channels, and an eigenvalue problem of 5 ms
 IMAGES = 32  # images whose propagation weights are measured

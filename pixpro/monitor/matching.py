@@ -12,7 +12,7 @@ from pixpro.data.views import View
 from pixpro.method.batch_statistics import batch_statistics
 from pixpro.method.encoder import Encoder
 from pixpro.method.geometry import inside, positive_pairs
-from pixpro.method.precision import at_least_float32, full_precision
+from pixpro.method.numerics import at_least_float32, full_precision
 
 TIE = 1e-6  # cosines closer than this to the best share the first place
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from pixpro.checkpoints.convert import checkpoint_from
-from pixpro.checkpoints.initialise import initialise
-from pixpro.method.seeded import MODEL_SETTINGS, seeded_model
+from pixpro.checkpoints.initialise import MODEL_SETTINGS, initialise, seeded_model
 from pixpro.visualize.dense_features import DenseFeatures, dense_features, load_dense_features
 from pixpro.visualize.feature_panels import colours_panel, component_colours, cosines, seen_panel, whole_image
 from pixpro.visualize.page import Picture

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from pixpro.data.augment import draw_colour
 from pixpro.data.samples import Batch
 from pixpro.data.views import View, crop_box, crop_pixels, draw_crop
-from pixpro.method.encoder import Encoder
+from pixpro.method.encoder import Encoder, momentum_copy
 from pixpro.method.heads import ConvHead
 from pixpro.method.model import DensePretraining, PixPro
-from pixpro.method.momentum import momentum_copy
 from pixpro.training.engine import Trainer
 from pixpro.training.optim import LARS, parameter_groups
 from pixpro.training.schedules import warmup_cosine_lr

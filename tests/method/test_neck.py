@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torchvision.ops import FeaturePyramidNetwork
 
 from pixpro.method.encoder import Encoder
-from pixpro.method.neck import FeaturePyramid
+from pixpro.method.heads import FeaturePyramid
 
 SMALL = {"hidden_dim": 16, "dim": 8}
 CHANNELS = [4, 6, 8, 10]

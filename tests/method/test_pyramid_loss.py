@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from pixpro.data.views import View
-from pixpro.method import chunks
+from pixpro.method import numerics
 from pixpro.method.encoder import Encoder
 from pixpro.method.geometry import inside
 from pixpro.method.model import PixContrast, PixPro
@@ -79,7 +79,7 @@ def test_pairs_at_every_level_equal_the_definition(monkeypatch):
         return prediction.sum() * 0
 
     monkeypatch.setattr(PixPro, "cell_loss", record)
-    monkeypatch.setattr(chunks, "PAIRS_AT_ONCE", 2 * 8**4)
+    monkeypatch.setattr(numerics, "PAIRS_AT_ONCE", 2 * 8**4)
     model = model_with_neck(PixPro, (3, 4, 5))
     view1, view2 = overlapping_views(3, side=64)
     with torch.no_grad():
@@ -156,8 +156,8 @@ def test_runs_of_images_change_neither_loss_nor_gradients(method, pairs_at_once,
     boxes = [view.box for view in overlapping_views(5, side=1)]
     parameters = [*online[0], *online[1], *(model.propagation.parameters() if method is PixPro else ())]
     losses, gradients = [], []
-    for limit in (chunks.PAIRS_AT_ONCE, pairs_at_once):
-        monkeypatch.setattr(chunks, "PAIRS_AT_ONCE", limit)
+    for limit in (numerics.PAIRS_AT_ONCE, pairs_at_once):
+        monkeypatch.setattr(numerics, "PAIRS_AT_ONCE", limit)
         losses.append(loss_of(model, online, targets, boxes))
         gradients.append(torch.autograd.grad(losses[-1], parameters))
     assert losses[1].item() == pytest.approx(losses[0].item(), abs=1e-13)
@@ -184,5 +184,5 @@ def test_fine_maps_keep_no_matrix_of_pairs_for_the_backward_pass(method, monkeyp
     maps = random_maps(2, (12,))
     boxes = [view.box for view in overlapping_views(2, side=1)]
     assert pair_matrices_kept(lambda: loss_of(model, *maps, boxes), 144) > 0
-    monkeypatch.setattr(chunks, "PAIRS_AT_ONCE", 144**2)
+    monkeypatch.setattr(numerics, "PAIRS_AT_ONCE", 144**2)
     assert pair_matrices_kept(lambda: loss_of(model, *maps, boxes), 144) == 0

@@ -10,8 +10,7 @@ from torch import nn
 
 from pixpro import PixPro, View
 from pixpro.method import trunks
-from pixpro.method.encoder import Encoder
-from pixpro.method.momentum import momentum_copy, random_layers
+from pixpro.method.encoder import Encoder, momentum_copy, random_layers
 from pixpro.method.timm_models import MAPS, STRIDES
 from pixpro.method.trunks import Pyramid, map_shapes, new_backbone
 

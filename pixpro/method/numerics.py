@@ -1,11 +1,25 @@
-"""Runs of images small enough for what they need per pair of cells: bounds the memory of fine feature maps."""
+"""How cells are compared: in float32 at least, and in runs of images that fit into memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 PAIRS_AT_ONCE = 2**25  # 128 MiB as float32: 13977 images of 7 x 7 cells, 3 of 56 x 56
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor itself in float32 or float64; a float32 copy of a half-precision one."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """A region in which autocast is off."""
+    with torch.autocast(device.type, enabled=False):
+        yield
 
 
 def by_images(function: Callable[..., Tensor], *tensors: Tensor, cells: int) -> list[Tensor]:
