@@ -1,4 +1,4 @@
-"""How a program ends when it does not end well: one line that says why and what to do, and an exit code for scripts."""
+"""What goes wrong, in one line that says why and what to do: in what the user gave, in a run, in one image."""
 
 
 class UserError(Exception):
@@ -47,6 +47,10 @@ class Abandoned(Ending):
     """Another process of the group died or hangs; go on from the last checkpoint (EX_UNAVAILABLE)."""
 
     exit_code = 69
+
+
+class BadImage(Exception):
+    """An image that cannot be used; its text says why. It ends nothing: another one takes its place."""
 
 
 BY_CODE = {kind.exit_code: kind for kind in (UserError, MachineFailed, Stopped, Diverged, NotSaved, Abandoned)}

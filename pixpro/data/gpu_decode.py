@@ -17,8 +17,8 @@ from torch import Tensor
 from pixpro.data.order import Key
 from pixpro.data.samples import Batch, Samples
 from pixpro.data.views import View
-from pixpro.images.bad_image import BadImage, check_size
-from pixpro.images.decoding import MAX_PIXELS, decode
+from pixpro.errors import BadImage
+from pixpro.images.decoding import MAX_PIXELS, check_size, decode
 from pixpro.images.jpeg import decoder_for, jpeg_header
 
 

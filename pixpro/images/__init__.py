@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pixpro.errors import UserError
+from pixpro.errors import BadImage, UserError
 from pixpro.images.archives import ArchiveStore, open_archive
-from pixpro.images.bad_image import BadImage
 from pixpro.images.decoding import decode
 from pixpro.images.folders import FolderStore
 from pixpro.images.kinds import ARCHIVES, COMPRESSED, EXTENSIONS, Kind
 from pixpro.images.left_out import LeftOut
-from pixpro.images.names import Names
+from pixpro.images.listing import Names
 
 __all__ = ["BadImage", "Images", "decode", "open_images"]
 

@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pixpro.errors import UserError
-from pixpro.images.bad_image import BadImage
+from pixpro.errors import BadImage, UserError
 from pixpro.images.kinds import MAX_BYTES
 from pixpro.images.left_out import LeftOut
-from pixpro.images.listing import Arrays, cached
+from pixpro.images.listing import Arrays, Names, cached
 from pixpro.images.members import DEFLATED, Places, tar_members, zip_members
-from pixpro.images.names import Names
 
 MAX_OPEN = 64  # shards kept open per process
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError, features
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from pixpro.images.bad_image import BadImage, check_size
+from pixpro.errors import BadImage
 from pixpro.images.depth import pixels_of, unread_tiff
 from pixpro.images.jpeg import decode_jpeg, jpeg_header
 
@@ -95,3 +95,12 @@ def say_once(scaled: str) -> None:
             "states or uses (`python -m pixpro check` counts them)",
             scaled,
         )
+
+
+def check_size(size: tuple[int, int], max_pixels: int) -> None:
+    """Raise BadImage for a header that announces more than max_pixels, or none."""
+    width, height = size
+    if width * height > max_pixels:
+        raise BadImage(f"{width}x{height} pixels, more than the limit of {max_pixels}")
+    if width * height <= 0:
+        raise BadImage(f"{width}x{height} pixels")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
-from pixpro.images.bad_image import BadImage
+from pixpro.errors import BadImage
 
 PHOTOMETRIC, BITS, MIN, MAX, FORMAT, REAL_MIN, REAL_MAX, NO_DATA = 262, 258, 280, 281, 339, 340, 341, 42113  # of TIFF
 UNSIGNED = 1

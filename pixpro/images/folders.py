@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pixpro.images.bad_image import BadImage
+from pixpro.errors import BadImage
 from pixpro.images.kinds import ARCHIVES, EXTENSIONS, MAX_BYTES, Kind, is_hidden
 from pixpro.images.left_out import LeftOut
-from pixpro.images.listing import Arrays, cached
-from pixpro.images.names import Names
+from pixpro.images.listing import Arrays, Names, cached
 
 DOT = ord(".")
 READ_ALREADY = Kind("folder(s)", "read already under another name")

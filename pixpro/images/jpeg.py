@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pixpro.images.bad_image import BadImage
+from pixpro.errors import BadImage
 
 warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities of TorchVision")
 

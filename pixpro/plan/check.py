@@ -14,9 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixpro.data.cores import available_cores
 from pixpro.data.views import Distance, crop_box, draw_crop
-from pixpro.errors import UserError, printable
+from pixpro.errors import BadImage, UserError, printable
 from pixpro.images import Images, open_images
-from pixpro.images.bad_image import BadImage
 from pixpro.images.decoding import decode_and_tell
 from pixpro.images.jpeg import decoder_name
 from pixpro.method.geometry import cells_along, positive_pairs

@@ -7,7 +7,7 @@ from typing import Any
 from pixpro.checkpoints.checkpoint import LAST, load, load_newest
 from pixpro.checkpoints.initialise import initialise
 from pixpro.errors import UserError
-from pixpro.images.fingerprint import ImageSet
+from pixpro.images.sample import ImageSet
 from pixpro.training.engine import Trainer
 
 

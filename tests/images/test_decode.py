@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from pixpro.images.bad_image import BadImage
+from pixpro.errors import BadImage
 from pixpro.images.decoding import FORMATS, decode
 from pixpro.images.jpeg import MAX_SCANS
 from tests.helpers import pictures

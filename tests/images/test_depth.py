@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, TiffImagePlugin
 
-from pixpro.images.bad_image import BadImage
+from pixpro.errors import BadImage
 from pixpro.images.decoding import decode, decode_and_tell
 from tests.helpers import pictures
 

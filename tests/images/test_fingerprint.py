@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pixpro.images import fingerprint, open_images
-from pixpro.images.fingerprint import ImageSet
+from pixpro.images import open_images, sample
+from pixpro.images.sample import ImageSet
 from tests.helpers.image_sources import make_tar, put
 
 
@@ -57,7 +57,7 @@ def test_members_of_archives_are_told_apart_by_name_and_size(tmp_path):
 
 
 def test_only_some_files_are_asked_for_their_size(root, monkeypatch):
-    monkeypatch.setattr(fingerprint, "SIZED", 2)
+    monkeypatch.setattr(sample, "SIZED", 2)
     asked = []
     source = open_images([root])
     monkeypatch.setattr(source.stores[0], "size", lambda i: asked.append(i) or 1)

@@ -11,9 +11,8 @@ from PIL import Image, ImageOps
 
 from pixpro.data import make_loader
 from pixpro.data.gpu_decode import size_of
-from pixpro.errors import UserError
+from pixpro.errors import BadImage, UserError
 from pixpro.images import open_images
-from pixpro.images.bad_image import BadImage
 from pixpro.images.decoding import decode
 from pixpro.images.jpeg import CANDIDATES, CPU, decoder_for, decoder_name
 from tests.helpers import pictures

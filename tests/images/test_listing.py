@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pixpro.images import listing, open_images
-from pixpro.images.names import Names
+from pixpro.images.listing import Names
 from tests.helpers import pictures
 from tests.helpers.image_sources import found, make_tar, put
 
