@@ -8,8 +8,7 @@ from pixpro.data import Loader
 from pixpro.data.views import Distance
 from pixpro.monitor.usage import memory_limit
 from pixpro.plan.bursts import explore
-from pixpro.plan.lines import plan_rows
-from pixpro.plan.pairs import pairs_line
+from pixpro.plan.rows import pairs_line, plan_rows
 from pixpro.training.engine import Trainer
 from pixpro.training.processes import Process
 

@@ -15,8 +15,7 @@ from pixpro.monitor.usage import memory_limit
 from pixpro.plan import bursts
 from pixpro.plan.bursts import Burst, Bursts, explore, largest_fit, measure
 from pixpro.plan.check import expected_pairs
-from pixpro.plan.lines import accumulation_for, plan_rows
-from pixpro.plan.pairs import image_sizes, pairs_line
+from pixpro.plan.rows import accumulation_for, image_sizes, pairs_line, plan_rows
 from pixpro.training.sync_batchnorm import BatchNorm
 from tests.helpers.pictures import folder
 from tests.helpers.runs import TinyTrunk, arguments
