@@ -22,7 +22,8 @@ from pixpro.checkpoints.checkpoint import LAST
 from pixpro.checkpoints.folder import RunFolder
 from pixpro.checkpoints.initialise import MODEL_SETTINGS, seeded_model
 from pixpro.checkpoints.saver import Interval
-from pixpro.config import Config, on_resume, parse_args, recipe_line, settle, shared_settings
+from pixpro.command_line import on_resume, shared_settings
+from pixpro.config import Config, parse_args, settle
 from pixpro.data import Loader
 from pixpro.data.held_out import open_pairs
 from pixpro.errors import UserError
@@ -33,6 +34,7 @@ from pixpro.method.trunks import libraries
 from pixpro.monitor.report import report_line
 from pixpro.monitor.semantics import open_masks
 from pixpro.plan import make_plan
+from pixpro.plan.recipes import recipe_line
 from pixpro.run.loop import loop
 from pixpro.run.narration import introduce
 from pixpro.run.output import lasting_output
@@ -112,7 +114,7 @@ def train(config: Config, process: Process) -> None:
         with process.together("looking at the network before its first step"):
             if record:
                 method = f"{config.loss} on {config.arch}"
-                account += recipe_line(config) + emulation(trainer.amp_dtype, process.device)
+                account += recipe_line(settings) + emulation(trainer.amp_dtype, process.device)
                 print(account + introduce(method, loader, trainer, process, last_step), flush=True)
                 record.begin()
         loop(trainer, loader, last_step, log_every=config.log_every, skipped=skipped, process=process, record=record)
@@ -130,7 +132,7 @@ def first_state(config: Config, trainer: Trainer, images: ImageSet, process: Pro
     found = process.from_main(found)
     with process.together("taking up the weights"):
         settings, init = dataclasses.asdict(config), config.init if process.is_main else ""
-        account = begin(trainer, found, settings=settings, on_resume=on_resume(), images=images, init=init)
+        account = begin(trainer, found, settings=settings, on_resume=on_resume(config), images=images, init=init)
     distributed.copy_from_main(trainer.core)
     return found and found[0], account
 
@@ -152,7 +154,7 @@ def plan(config: Config, process: Process) -> None:
         **handed_on(config, "lr_rule", "recipe", "image_size", "distance", "threshold", "crop_min"),
     )
     if process.is_main:
-        print(recipe_line(config) + text, flush=True)
+        print(recipe_line(dataclasses.asdict(config)) + text, flush=True)
 
 
 def handed_on(config: Config, *names: str) -> dict[str, Any]:

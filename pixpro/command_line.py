@@ -1,12 +1,19 @@
-"""A dataclass of settings -> the command line that is made from it, whose complaints are one line."""
+"""A dataclass of settings -> the command line that is made from it, whose complaints are one line -> its settings."""
 
 import argparse
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from enum import Enum
-from typing import Any, NoReturn, cast, get_args, get_origin
+from functools import partial
+from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin
+
+from pixpro.errors import UserError
+from pixpro.method.timm_models import MAPS
+
+Settings = TypeVar("Settings")
 
 
 class OnResume(Enum):
@@ -38,6 +45,17 @@ def setting(
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def shared_settings(settings: Any) -> dict[str, Any]:
+    """The settings that must be the same in all processes."""
+    fields = dataclasses.fields(settings)
+    return {spec.name: getattr(settings, spec.name) for spec in fields if not spec.metadata["own"]}
+
+
+def on_resume(settings: Any) -> dict[str, str]:
+    """What another value does to a run that is resumed, by the setting's name: refused, trains, runs or unused."""
+    return {spec.name: spec.metadata["on_resume"].value for spec in dataclasses.fields(settings)}
 
 
 def within(kind: type, low: float, high: float) -> Callable[[str], Any]:
@@ -99,3 +117,39 @@ def build_parser(settings: type, defaults: Mapping[str, Any], *, prog: str, desc
                 options["metavar"] = kind.__name__.upper()
         parser.add_argument(*names, **options)
     return parser
+
+
+def parse(
+    settings: type[Settings],
+    argv: list[str] | None,
+    recipe: Callable[[argparse.Namespace], Mapping[str, Any]],
+    *,
+    prog: str,
+    description: str,
+) -> Settings:
+    """The settings that a command line (None: this program's) asks for; exits with code 2 and one line if it is wrong.
+
+    recipe: the defaults that what was given asks for, by name, where they differ from the fields' own.
+    """
+    parser = partial(build_parser, settings, prog=prog, description=description)
+    try:
+        argv = spelled_out(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        parser({}).error(str(error))
+    defaults = recipe(parser({}).parse_args(argv))
+    return settings(**vars(parser(defaults).parse_args(argv)))
+
+
+def spelled_out(argv: list[str]) -> list[str]:
+    """The command line with `--cells MAP` as what it is short for: `--neck stage` and the map's level."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--cells=") else [word])]
+    if "--cells" not in words:
+        return argv
+    place = words.index("--cells")
+    cells = "".join(words[place + 1 : place + 2])
+    if cells not in MAPS:
+        raise UserError(f"--cells {cells}: expected one of {', '.join(MAPS)}")
+    if any(word.partition("=")[0] in ("--neck", "--levels") for word in words):
+        raise UserError(f"--cells {cells} is short for --neck and --levels; give it or them")
+    stage = ["--neck", "none"] if cells == MAPS[-1] else ["--neck", "stage", "--levels", cells[1:]]
+    return words[:place] + stage + words[place + 2 :]

@@ -1,20 +1,18 @@
 """Every setting once: name, type, default, help; the command line is made from it, and its open ends are filled in."""
 
 import dataclasses
-import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pixpro.checkpoints.saver import Interval
-from pixpro.command_line import OnResume, build_parser, setting
+from pixpro.command_line import OnResume, parse, setting
 from pixpro.errors import UserError
 from pixpro.method.encoder import NECKS, check_settings
 from pixpro.method.heads import LEVELS
 from pixpro.method.instance import INSTANCE_LOSSES
-from pixpro.method.timm_models import MAPS, is_timm
+from pixpro.method.timm_models import is_timm
 from pixpro.method.trunks import CHOICES, map_shapes
+from pixpro.plan.recipes import recipe_defaults
 from pixpro.scenes import sample_scenes
 
 REFUSED, TRAINS, RUNS, UNUSED = OnResume  # what another value does when a run is resumed: each setting says it first
@@ -51,11 +49,7 @@ class Config:
         REFUSED, "resnet50", "backbone: torchvision's, or timm/NAME of the package timm", choices=CHOICES
     )
     drop_path: float = setting(
-        TRAINS,
-        0.0,
-        "share of residual branches left out at random in training, for backbones of timm",
-        low=0,
-        high=0.9,
+        TRAINS, 0.0, "share of residual branches left out at random in training, for backbones of timm", low=0, high=0.9
     )
     neck: str = setting(
         REFUSED,
@@ -184,62 +178,10 @@ class Config:
     )
 
 
-# What learned from a few hundred images in some hundred steps (docs/evidence.md): 8 x 8 cells of a stage of the trunk,
-# more steps of fewer images, and for PixPro the instance branch in the paper's form.
-SMALL = {
-    "neck": "stage",
-    "levels": [3],
-    "hidden_dim": 512,
-    "dim": 128,
-    "image_size": 64,
-    "batch_size": 16,
-    "epochs": 30,
-    "warmup_epochs": 1.0,
-    "lr_base": 8.0,
-}
-SMALL_PIXPRO = SMALL | {"instance_weight": 1.0, "instance_loss": "contrast"}
-# The recipe on the smallest ResNet, in minutes on two CPU cores; in the same precision on CPUs with and without
-# half-precision instructions.
-DEMO = {"recipe": "small", "arch": "resnet18", "log_every": 10, "eval_every": 0, "amp": "off"}
-
-
 def parse_args(argv: list[str] | None = None) -> Config:
     """The configuration that a command line asks for; exits with code 2 and one line when it makes no sense."""
     description = "Pre-train a backbone on unlabelled images with PixPro or PixContrast."
-    parser = partial(build_parser, Config, prog="train.py", description=description)
-    try:
-        argv = spelled_out(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        parser({}).error(str(error))
-    given = parser({}).parse_args(argv)
-    if given.demo or given.recipe == "small":
-        small = SMALL_PIXPRO if given.loss == "pixpro" else SMALL
-        given = parser(small | DEMO if given.demo else small).parse_args(argv)
-    return Config(**vars(given))
-
-
-def spelled_out(argv: list[str]) -> list[str]:
-    """The command line with `--cells MAP` as what it is short for: `--neck stage` and the map's level."""
-    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--cells=") else [word])]
-    if "--cells" not in words:
-        return argv
-    place = words.index("--cells")
-    cells = "".join(words[place + 1 : place + 2])
-    if cells not in MAPS:
-        raise UserError(f"--cells {cells}: expected one of {', '.join(MAPS)}")
-    if any(word.partition("=")[0] in ("--neck", "--levels") for word in words):
-        raise UserError(f"--cells {cells} is short for --neck and --levels; give it or them")
-    stage = ["--neck", "none"] if cells == MAPS[-1] else ["--neck", "stage", "--levels", cells[1:]]
-    return words[:place] + stage + words[place + 2 :]
-
-
-def recipe_line(config: Config) -> str:
-    """What a recipe other than the published one set, as flags."""
-    if config.recipe == "published":
-        return ""
-    values = {name: getattr(config, name) for name in (SMALL_PIXPRO if config.loss == "pixpro" else SMALL)}
-    flags = (f"--{name} {' '.join(map(str, v)) if isinstance(v, list) else v}" for name, v in values.items())
-    return f"recipe {config.recipe}: {' '.join(flags)}\n"
+    return parse(Config, argv, recipe_defaults, prog="train.py", description=description)
 
 
 def settle(config: Config) -> Config:
@@ -261,13 +203,3 @@ def settle(config: Config) -> Config:
     # Without the epochs: a run that is resumed with more of them finds its folder.
     name = f"demo_{config.loss}" if config.demo else f"{config.loss}_{arch}"
     return dataclasses.replace(config, output_dir=config.output_dir or str(Path("output", name)))
-
-
-def shared_settings(config: Config) -> dict[str, Any]:
-    """The settings that must be the same in all processes."""
-    return {spec.name: getattr(config, spec.name) for spec in dataclasses.fields(Config) if not spec.metadata["own"]}
-
-
-def on_resume() -> dict[str, str]:
-    """What another value does to a run that is resumed, by the setting's name: refused, trains, runs or unused."""
-    return {spec.name: spec.metadata["on_resume"].value for spec in dataclasses.fields(Config)}

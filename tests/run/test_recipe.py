@@ -2,8 +2,9 @@
 
 import pytest
 
-from pixpro.config import SMALL, SMALL_PIXPRO, parse_args, recipe_line, settle
+from pixpro.config import parse_args, settle
 from pixpro.errors import UserError
+from pixpro.plan.recipes import SMALL, SMALL_PIXPRO, recipe_line
 
 
 @pytest.mark.parametrize("loss, expected", [("pixpro", SMALL_PIXPRO), ("pixcontrast", SMALL)])
@@ -22,11 +23,11 @@ def test_the_demo_is_pixpro_by_the_small_recipe():
 
 
 def test_a_recipe_is_told_as_the_flags_it_stands_for():
-    told = recipe_line(parse_args(["--recipe", "small", "--epochs", "7"]))
+    told = recipe_line(vars(parse_args(["--recipe", "small", "--epochs", "7"])))
     assert told.startswith("recipe small: --neck stage --levels 3 ") and told.count("\n") == 1
     again = parse_args(told.removeprefix("recipe small: ").split())
     assert all(getattr(again, name) == value for name, value in (SMALL_PIXPRO | {"epochs": 7}).items())
-    assert recipe_line(parse_args([])) == ""
+    assert recipe_line(vars(parse_args([]))) == ""
 
 
 def test_the_stage_is_one_level():

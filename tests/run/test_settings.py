@@ -11,7 +11,8 @@ import torch
 
 import train
 from pixpro import config
-from pixpro.config import Config, on_resume, parse_args, shared_settings
+from pixpro.command_line import on_resume, shared_settings
+from pixpro.config import Config, parse_args
 from pixpro.errors import UserError
 from pixpro.training.processes import Process
 from tests.helpers.runs import Run, arguments, pictures, weights
@@ -93,7 +94,7 @@ METHOD = {
 
 def names(kind: str) -> list[str]:
     """The settings of which another value does this to a run that is resumed."""
-    return [name for name, does in on_resume().items() if does == kind]
+    return [name for name, does in on_resume(Config).items() if does == kind]
 
 
 def other(name: str, place: Path) -> list[str]:
