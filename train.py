@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from pixpro.checkpoints.checkpoint import LAST
 from pixpro.checkpoints.folder import RunFolder
 from pixpro.checkpoints.initialise import MODEL_SETTINGS, seeded_model
 from pixpro.checkpoints.saver import Interval
@@ -39,7 +38,7 @@ from pixpro.run.loop import loop
 from pixpro.run.narration import introduce
 from pixpro.run.output import lasting_output
 from pixpro.run.record import Record, make_record
-from pixpro.run.resuming import begin, find_state
+from pixpro.run.resuming import first_state
 from pixpro.run.skipped import SkippedSteps
 from pixpro.run.starting import abandon, in_group, processes_to_start, say
 from pixpro.scenes import sample_scenes
@@ -100,21 +99,21 @@ def train(config: Config, process: Process) -> None:
             images = ImageSet.of(source)
         process.require_equal({"images": str(images)})
         trainer = build_trainer(config, len(source), len(loader), process)
-        found, account = first_state(config, trainer, images, process)
+        start = first_state(trainer, process, folder, settings, on_resume(config), images)
         if config.compile:
             compile_for(trainer, process, loader.order.micro, config.image_size)
         first_step, last_step, record = trainer.good_step, config.epochs * len(loader), None
         with process.together("taking the output folder"):
-            output = RunFolder(folder, fresh=not found, again=config.demo) if process.is_main else None
+            output = RunFolder(folder, fresh=not start.found, again=config.demo) if process.is_main else None
             skipped = SkippedSteps(folder, process, first_step)
             if output:
-                from_last = bool(found) and found.resolve() == (folder / LAST).resolve()
-                record = build_record(config, trainer, images, last_step, (pairs, masks), from_last)
+                record = build_record(config, trainer, images, last_step, (pairs, masks), start.from_last)
                 output.write_json("config.json", settings)
         with process.together("looking at the network before its first step"):
             if record:
+                account = start.account + recipe_line(settings) + emulation(trainer.amp_dtype, process.device)
+                account += pairing_warnings(trainer.core.encoder, config.optimizer, config.lr_base)
                 method = f"{config.loss} on {config.arch}"
-                account += recipe_line(settings) + emulation(trainer.amp_dtype, process.device)
                 print(account + introduce(method, loader, trainer, process, last_step), flush=True)
                 record.begin()
         loop(trainer, loader, last_step, log_every=config.log_every, skipped=skipped, process=process, record=record)
@@ -125,27 +124,16 @@ def train(config: Config, process: Process) -> None:
         print(report_line(folder), flush=True)
 
 
-def first_state(config: Config, trainer: Trainer, images: ImageSet, process: Process) -> tuple[Path | None, str]:
-    """Give the trainer its first state; returns where it was found, if it was, and what to tell the user about it."""
-    with process.together("reading the checkpoint"):
-        found = find_state(config.resume, Path(config.output_dir)) if process.is_main else None
-    found = process.from_main(found)
-    with process.together("taking up the weights"):
-        settings, init = dataclasses.asdict(config), config.init if process.is_main else ""
-        account = begin(trainer, found, settings=settings, on_resume=on_resume(config), images=images, init=init)
-    distributed.copy_from_main(trainer.core)
-    return found and found[0], account
-
-
 def plan(config: Config, process: Process) -> None:
     """Print what this run would take, from a few steps of it on this machine; nothing is written."""
     with process.together("looking for the images"):
         source = open_images(config.data)
         loader = build_loader(config, source, process)
     config = dataclasses.replace(config, accumulation=1)
+    trainer = build_trainer(config, len(source), len(loader), process)
     text = make_plan(
         f"{config.loss} on {config.arch}",
-        build_trainer(config, len(source), len(loader), process),
+        trainer,
         loader,
         lambda batch_size: build_loader(dataclasses.replace(config, batch_size=batch_size), source, process),
         process,
@@ -154,7 +142,8 @@ def plan(config: Config, process: Process) -> None:
         **handed_on(config, "lr_rule", "recipe", "image_size", "distance", "threshold", "crop_min"),
     )
     if process.is_main:
-        print(recipe_line(dataclasses.asdict(config)) + text, flush=True)
+        warnings = pairing_warnings(trainer.core.encoder, config.optimizer, config.lr_base)
+        print(recipe_line(dataclasses.asdict(config)) + warnings + text, flush=True)
 
 
 def handed_on(config: Config, *names: str) -> dict[str, Any]:
@@ -179,26 +168,16 @@ def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Pr
     model = build_model(config).to(process.device, memory_format=torch.channels_last)
     model = distributed.synchronise_batchnorm(model, process)
     peak = schedules.scaled_lr(config.lr_base, config.batch_size, config.lr_rule)
+    steps, warmup = config.epochs * epoch_steps, round(config.warmup_epochs * epoch_steps)
+    momentum_steps = schedules.momentum_steps(num_images, config.batch_size, config.epochs)
     bf16 = distributed.all_agree(computes(torch.bfloat16, process.device), process.device)
     optimizer = make_optimizer(config.optimizer, model, lr=peak, **handed_on(config, "momentum", "weight_decay"))
-    if process.is_main:
-        for warning in pairing_warnings(model.encoder, config.arch, config.optimizer, config.lr_base):
-            print(f"warning: {warning}", flush=True)
     return Trainer(
         model,
         optimizer,
         device=process.device,
-        lr_at=partial(
-            schedules.warmup_cosine_lr,
-            base_lr=peak,
-            total_steps=config.epochs * epoch_steps,
-            warmup_steps=round(config.warmup_epochs * epoch_steps),
-        ),
-        momentum_at=partial(
-            schedules.cosine_momentum,
-            total_steps=schedules.momentum_steps(num_images, config.batch_size, config.epochs),
-            base=config.momentum_base,
-        ),
+        lr_at=partial(schedules.warmup_cosine_lr, base_lr=peak, total_steps=steps, warmup_steps=warmup),
+        momentum_at=partial(schedules.cosine_momentum, total_steps=momentum_steps, base=config.momentum_base),
         amp_dtype=amp_dtype(config.amp, process.device, bf16=bf16),
         accumulation=config.accumulation,
         seed=f"{config.seed} {process.rank}" if config.drop_path else None,
@@ -209,11 +188,7 @@ def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Pr
 def build_record(
     config: Config, trainer: Trainer, images: ImageSet, last_step: int, looks: tuple[Any, Any], from_last: bool
 ) -> Record:
-    """The outputs of the main process.
-
-    looks: the pairs and the masks that the network is looked at with, or None. from_last: whether the run goes on from
-    its own last.pth.tar.
-    """
+    """The outputs of the main process; looks: pairs and masks. from_last: whether last.pth.tar gave the first state."""
     return make_record(
         Path(config.output_dir),
         trainer,

@@ -2,13 +2,42 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pixpro.checkpoints.checkpoint import LAST, load, load_newest
 from pixpro.checkpoints.initialise import initialise
 from pixpro.errors import UserError
 from pixpro.images.sample import ImageSet
+from pixpro.training.distributed import copy_from_main
 from pixpro.training.engine import Trainer
+from pixpro.training.processes import Process
+
+
+class Start(NamedTuple):
+    """From where a run begins."""
+
+    found: bool  # whether from a checkpoint
+    from_last: bool  # and that is its own folder's last.pth.tar
+    account: str  # what the user should know about it
+
+
+def first_state(
+    trainer: Trainer,
+    process: Process,
+    folder: Path,
+    settings: Mapping[str, Any],
+    on_resume: Mapping[str, str],
+    images: ImageSet,
+) -> Start:
+    """Give the trainers of all processes their first state, from where --resume and --init among the settings say."""
+    with process.together("reading the checkpoint"):
+        found = find_state(settings["resume"], folder) if process.is_main else None
+    found = process.from_main(found)
+    with process.together("taking up the weights"):
+        init = settings["init"] if process.is_main else ""
+        account = begin(trainer, found, settings=settings, on_resume=on_resume, images=images, init=init)
+    copy_from_main(trainer.core)
+    return Start(found is not None, found is not None and found[0].resolve() == (folder / LAST).resolve(), account)
 
 
 def begin(

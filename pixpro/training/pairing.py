@@ -3,16 +3,18 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pixpro.method.encoder import Encoder
+
 ADAMW = "--optimizer adamw --lr_base 0.0005 --weight_decay 0.05"
 LARGEST_ADAMW_LR = 0.01  # per 256 images; recipes have 0.00015 to 0.001, those of LARS and SGD 0.03 and more
 
 
-def pairing_warnings(encoder: nn.Module, arch: str, optimizer: str, lr_base: float) -> list[str]:
-    """What is wrong with an encoder's trunk and an optimizer as a pair, a line each; none where nothing is."""
+def pairing_warnings(encoder: Encoder, optimizer: str, lr_base: float) -> str:
+    """What is wrong with an encoder's trunk and an optimizer as a pair, in lines; "" where nothing is."""
     warnings = []
     if optimizer != "adamw" and normalises_cells(getattr(encoder, "trunk", None)):
         warnings.append(
-            f"{arch} normalises by LayerNorm, and --optimizer {optimizer} is for backbones with BatchNorm; "
+            f"{encoder.arch} normalises by LayerNorm, and --optimizer {optimizer} is for backbones with BatchNorm; "
             f"try {ADAMW}, as such backbones are trained elsewhere"
         )
     if optimizer == "adamw" and lr_base > LARGEST_ADAMW_LR:
@@ -20,7 +22,7 @@ def pairing_warnings(encoder: nn.Module, arch: str, optimizer: str, lr_base: flo
             f"--optimizer adamw with --lr_base {lr_base:g}: its steps are as long as the learning rate, "
             f"and --lr_base is of the order of 0.0005 for it; try {ADAMW}"
         )
-    return warnings
+    return "".join(f"warning: {warning}\n" for warning in warnings)
 
 
 def normalises_cells(trunk: nn.Module | None) -> bool:

@@ -14,6 +14,7 @@ import train
 from pixpro.checkpoints.trunk import trunk_of
 from pixpro.monitor.report import main, report_line, write_report
 from pixpro.monitor.rows import Rows
+from pixpro.run import resuming
 from pixpro.visualize.ends import untrained
 from tests.helpers.pictures import folder
 
@@ -51,9 +52,9 @@ def trained(tmp_path_factory):
         first.update({name: value.clone() for name, value in trainer.core.state_dict().items()})
         return text
 
-    original = train.begin
+    original = resuming.begin
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "begin", begin)
+        patch.setattr(resuming, "begin", begin)
         patch.setenv("PIXPRO_CACHE", str(place / "cache"))
         command = f"--data {data} --val_data {held_out} --output_dir {place / 'run'} --report --seed 3 --epochs 2"
         command += " --arch resnet18 --hidden_dim 16 --dim 8 --image_size 64 --batch_size 4 --workers 0 --amp off"
