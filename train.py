@@ -52,6 +52,7 @@ from pixpro.training.optim import make_optimizer
 from pixpro.training.pairing import pairing_warnings
 from pixpro.training.processes import Process
 from pixpro.training.stopping import StopRequest
+from pixpro.training.sync_batchnorm import join_views, joined_uncompiled
 from pixpro.training.watchdog import Watchdog
 
 
@@ -167,6 +168,7 @@ def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Pr
     """Model, optimizer and schedules on this process's device."""
     model = build_model(config).to(process.device, memory_format=torch.channels_last)
     model = distributed.synchronise_batchnorm(model, process)
+    join_views(model, joined_uncompiled(process.device))
     peak = schedules.scaled_lr(config.lr_base, config.batch_size, config.lr_rule)
     steps, warmup = config.epochs * epoch_steps, round(config.warmup_epochs * epoch_steps)
     momentum_steps = schedules.momentum_steps(num_images, config.batch_size, config.epochs)

@@ -29,7 +29,7 @@ from benchmarks.steps.turns import Apart, Here, attempt
 from pixpro.method.trunks import ARCHS
 from pixpro.training.half_precision import amp_dtype
 
-VARIANTS = ("together", "compiled_together", "compiled_graphs")  # of ours, measured when they are named
+VARIANTS = ("apart", "together", "compiled_together", "compiled_graphs")  # of ours, measured when they are named
 
 
 def build_parser() -> argparse.ArgumentParser:

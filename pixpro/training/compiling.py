@@ -13,7 +13,7 @@ from pixpro.method.model import DensePretraining
 from pixpro.training.engine import Trainer
 from pixpro.training.nonfinite import Buffers
 from pixpro.training.processes import Process
-from pixpro.training.sync_batchnorm import join_views
+from pixpro.training.sync_batchnorm import join_views, joined_uncompiled
 
 Agree = Callable[[str, str], str]  # (name of a stage, why it failed here or "") -> why it failed anywhere, or ""
 
@@ -37,7 +37,7 @@ def compile_for(trainer: Trainer, process: Process, images: int, side: int) -> N
     join_views(trainer.core)
     reason = compile_encoders(trainer.core, 2 * images, side, amp_dtype=trainer.amp_dtype, agree=agree)
     if reason:
-        join_views(trainer.core, together=False)
+        join_views(trainer.core, joined_uncompiled(trainer.device))
     if process.is_main:
         done = f"compiled in {time.perf_counter() - started:.0f} s"
         print(f"encoders run uncompiled, which is slower and equally right: {reason}" if reason else done, flush=True)

@@ -97,14 +97,23 @@ def join_views(model: DensePretraining, together: bool = True) -> None:
     """Let both views pass the encoders as one batch, each with its own statistics, or (False) in two passes again.
 
     The numbers are the same up to rounding, but for the running statistics of a projector that serves several levels:
-    they take the levels and views in another order. It pays where the encoders are compiled: half of the launches and,
-    with several processes, of the exchanges. Uncompiled, the gradients of the halves have to be joined at each layer.
+    they take the levels and views in another order. It saves half of the launches, of the weights' gradients and, with
+    several processes, of the exchanges; uncompiled, the gradients of the halves have to be joined at each layer.
     """
     model.together = together
     for encoder in (model.encoder, model.momentum_encoder):
         for module in encoder.modules():
             if isinstance(module, BatchNorm):
                 module.views = 2 if together else 1
+
+
+def joined_uncompiled(device: torch.device) -> bool:
+    """Whether both views as one batch are faster without a compiler.
+
+    On a CPU they are, the more the smaller the maps are (benchmarks/RESULTS.md): the gradient of a weight is computed
+    and brought into its layout once in place of twice. A GPU would move 12 GB more in a step of 128 images (counted).
+    """
+    return device.type == "cpu"
 
 
 @torch.no_grad()

@@ -28,7 +28,10 @@ CONTENDERS = {
         "ours, float32", lambda case: ours.build(replace(case, amp_dtype=None)), keeps_memory=True
     ),
     "ours_default_allocator": Contender("ours, allocator as it comes", ours.build),
-    "compiled": Contender("ours, encoders compiled", partial(ours.build, compiled=True), keeps_memory=True),
+    "compiled": Contender(
+        "ours, encoders compiled", partial(ours.build, compiled=True, together=False), keeps_memory=True
+    ),
+    "apart": Contender("ours, a pass for each view", partial(ours.build, together=False), keeps_memory=True),
     "together": Contender("ours, both views in one pass", partial(ours.build, together=True), keeps_memory=True),
     "compiled_together": Contender(
         "ours, compiled, both views in one pass", partial(ours.build, compiled=True, together=True), keeps_memory=True

@@ -13,7 +13,7 @@ from pixpro.method.model import PixPro
 from pixpro.training.compiling import compile_encoders
 from pixpro.training.engine import Trainer
 from pixpro.training.optim import make_optimizer
-from pixpro.training.sync_batchnorm import BatchNorm, join_views
+from pixpro.training.sync_batchnorm import BatchNorm, join_views, joined_uncompiled
 
 
 class ColouredTrainer(Trainer):
@@ -24,12 +24,14 @@ class ColouredTrainer(Trainer):
             return self.model(*batch)
 
 
-def build(case: Case, *, compiled: bool = False, together: bool = False, graphs: bool = False) -> Contestant:
+def build(case: Case, *, compiled: bool = False, together: bool | None = None, graphs: bool = False) -> Contestant:
     """PixPro under `Trainer.step`: channels last, LARS, the check for finite gradients, the momentum update.
 
-    compiled: the encoders. together: both views in one pass through them, as train.py has it with --compile. graphs:
-    what is compiled is replayed as CUDA graphs.
+    compiled: the encoders. together: both views in one pass through them; None: as train.py has it without --compile.
+    graphs: what is compiled is replayed as CUDA graphs.
     """
+    if together is None:
+        together = joined_uncompiled(case.device)
     model = PixPro(case.arch, hidden_dim=case.hidden_dim, dim=case.dim)
     model = BatchNorm.convert(model.to(case.device, memory_format=torch.channels_last))
     join_views(model, together)
