@@ -160,7 +160,8 @@ def test_runs_that_have_a_row_are_not_repeated_and_the_table_tells_their_spread(
     capsys.readouterr()
     assert learning.main(["--table", "--rows", str(tmp_path / "rows.jsonl")]) == 0
     told = capsys.readouterr().out
-    assert "| PixPro (2) | 100 | 55.0 ± 7.1 |" in told and "| untrained (2) |  | 55.0 ± 7.1 |" in told
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in told.splitlines()]
+    assert ["PixPro (2)", "100", "55.0 ± 7.1"] in cells and ["untrained (2)", "", "55.0 ± 7.1"] in cells
     assert told.strip() == table(rows)
 
 
