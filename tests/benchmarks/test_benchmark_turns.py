@@ -49,7 +49,7 @@ def test_a_contender_whose_process_ends_is_an_error_of_one_line():
 
 def test_what_trains_as_train_py_does_keeps_freed_memory_and_the_others_do_not():
     keeping = {name for name, contender in CONTENDERS.items() if contender.keeps_memory}
-    joint = {"together", "compiled_together", "compiled_graphs"}
+    joint = {"apart", "together", "compiled_together", "compiled_graphs"}
     assert keeping == {"ours", "ours_float32", "compiled", "official_same", "floor", "floor_encoder"} | joint
 
 

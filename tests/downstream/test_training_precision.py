@@ -159,6 +159,7 @@ def test_bf16_trains_a_segmentation_network_as_float32_does():
     torch.testing.assert_close(half, full, rtol=0.02, atol=0)
 
 
+@pytest.mark.soak  # a minute where the CPU emulates bf16
 def test_bf16_trains_a_detector_as_float32_does_with_boxes_in_float32():
     batch = c4_case.make_images(), c4_case.make_targets()
     full, half = (losses_of(c4_case.make_detector(0.05), lambda: batch, amp, steps=2) for amp in ("off", "bf16"))
@@ -221,6 +222,7 @@ def test_a_checkpoint_from_before_the_option_goes_on_in_float32_alone(tmp_path: 
         resumable(path, settings(tmp_path, amp="bf16"))
 
 
+@pytest.mark.soak  # likewise
 def test_an_interrupted_run_in_bf16_resumes_to_the_same_bits_in_bf16_alone(scenes: Path, tmp_path: Path, capsys):
     program = partial(call, segment, "--data", scenes, *SMALL.split(), "--output-dir")
     assert program(tmp_path / "whole") == 0
