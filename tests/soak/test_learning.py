@@ -1,7 +1,7 @@
 """Learning itself, by `pytest -m soak`: both methods rise above an untrained network, and do not when they are broken.
 
-Five convolutions on the built-in scenes, judged by dense matching on held-out ones. A healthy run must rise by twice
-the margin, a broken one must stay below it.
+Five convolutions on the built-in scenes, judged by dense matching on held-out ones, by the pairs that the demo takes. A
+healthy run must rise by twice the margin, a broken one must stay below it.
 """
 
 from functools import cache
@@ -12,7 +12,8 @@ import train
 from benchmarks.evidence.trunk import small_trunk
 from pixpro.checkpoints.checkpoint import LAST, load
 from pixpro.config import parse_args, settle
-from pixpro.data.held_out import held_out_pairs
+from pixpro.data.held_out import open_pairs
+from pixpro.images import open_images
 from pixpro.method import model as method
 from pixpro.method import ppm
 from pixpro.method.encoder import Encoder
@@ -30,7 +31,8 @@ MARGIN = {"pixpro": 0.01, "pixcontrast": 0.033}  # of dense matching accuracy, c
 
 @cache
 def pairs():
-    return held_out_pairs(sorted((sample_scenes() / "held_out").glob("*.jpg")), 64)
+    folder = str(sample_scenes() / "held_out")
+    return open_pairs(open_images([folder]), [folder], 64, "image")
 
 
 def matching(encoder: Encoder) -> float:
