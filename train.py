@@ -144,7 +144,8 @@ def plan(config: Config, process: Process) -> None:
     )
     if process.is_main:
         warnings = pairing_warnings(trainer.core.encoder, config.optimizer, config.lr_base)
-        print(recipe_line(dataclasses.asdict(config)) + warnings + text, flush=True)
+        left_out = f"{source.left_out}\n" if source.left_out else ""
+        print(recipe_line(dataclasses.asdict(config)) + warnings + left_out + text, flush=True)
 
 
 def handed_on(config: Config, *names: str) -> dict[str, Any]:

@@ -155,6 +155,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--names", type=int, default=1_281_167, help="file names of the start-up test; 0: leave it out")
+    parser.add_argument(
+        "--before", type=Path, help="another checkout of this project: its starts with the names beside"
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, help="also write the rows there")
     args = parser.parse_args(argv)
@@ -178,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
             gpu = f"{device_seconds(*settings, torch.device('cuda'), args.rounds) * 1e3:.3f} ms"
         rows += [("colours on the GPU", gpu)]
     if args.names:
-        rows += names.measure(args.names)
+        rows += names.measure(args.names, args.before)
     print(tabulate(rows, tablefmt="plain", disable_numparse=True))
     if args.json:
         args.json.write_text(json.dumps(dict(rows), indent=1) + "\n")

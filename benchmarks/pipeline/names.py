@@ -1,18 +1,31 @@
 """Start-up and memory of workers with as many file names as ImageNet has: real folders, hard links to empty files."""
 
 import os
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.measuring.timing import by_turns
 from pixpro.images import open_images
 
 PER_FOLDER = 1281
+OURS = Path(__file__).parents[2]
+START = """
+import sys, time
+from pixpro.images import open_images
+started = time.perf_counter()
+open_images([sys.argv[1]])
+print(time.perf_counter() - started)
+"""
 
 
 def make_tree(root: Path, count: int) -> None:
@@ -73,8 +86,34 @@ def growth(names: object, count: int, start_method: str) -> float:
     return megabytes[-1] - megabytes[0]
 
 
-def measure(count: int) -> list[tuple[str, str]]:
-    """(what, figure) rows."""
+def start(checkout: Path, images: Path, cache: Path) -> float:
+    """Seconds in which the code of a checkout has the names, in a process of its own."""
+    env = os.environ | {"PIXPRO_CACHE": str(cache), "PYTHONPATH": str(checkout)}
+    done = subprocess.run([sys.executable, "-c", START, images], cwd=checkout, env=env, check=True, capture_output=True)
+    return float(done.stdout)
+
+
+def starts(images: Path, caches: Path, before: Path, rounds: int) -> list[tuple[str, str]]:
+    """(what, figure) rows of ours beside another checkout of this project, by turns."""
+    checkouts = {"ours": OURS, "before": before}
+    rows = []
+    for what in ("first start", "later starts"):
+
+        def turn(name: str, again: bool = what != "first start") -> float:
+            cache = caches / (name if again else f"{name} {time.monotonic()}")
+            if again and not cache.exists():
+                start(checkouts[name], images, cache)
+            return start(checkouts[name], images, cache)
+
+        seconds = by_turns({name: partial(turn, name) for name in checkouts}, rounds)
+        ratio = statistics.median(a / b for a, b in zip(seconds["ours"], seconds["before"], strict=True))
+        medians = ", ".join(f"{name} {statistics.median(spent):.2f} s" for name, spent in seconds.items())
+        rows.append((f"{what}: ours / before", f"{ratio:.2f} ({medians})"))
+    return rows
+
+
+def measure(count: int, before: Path | None = None, rounds: int = 3) -> list[tuple[str, str]]:
+    """(what, figure) rows; before: another checkout of this project, whose starts are measured too."""
     rows = []
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PIXPRO_CACHE=f"{folder}/cache"):
         root = Path(folder, "images")
@@ -86,6 +125,7 @@ def measure(count: int) -> list[tuple[str, str]]:
             source = open_images([root])
             rows.append((f"{count} names, {what}", f"{time.perf_counter() - started:.2f} s"))
         assert len(source) == count
+        rows += starts(root, Path(folder, "caches"), before, rounds) if before else []
         for method in ("fork", "forkserver"):
             rows.append((f"growth per worker, {method}", f"{growth(source.name, count, method):.1f} MB"))
         tuples = Tuples(source.name(i) for i in range(count))
