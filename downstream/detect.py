@@ -42,15 +42,17 @@ from downstream.detection.inference import detect
 from downstream.detection.recipes import RECIPES, Recipe, scaling_line
 from downstream.detection.report import scores_of, table, write_pictures
 from pixpro.checkpoints import checkpoint
+from pixpro.run.output import lasting_output
 from pixpro.training.distributed import Process, synchronise_batchnorm
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["predict"]:
-        return predict.main(argv[1:])
-    return run_program(options.parse(__doc__, argv), options.check, run)
+    with lasting_output():
+        if argv[:1] == ["predict"]:
+            return predict.main(argv[1:])
+        return run_program(options.parse(__doc__, argv), options.check, run)
 
 
 def run(args: argparse.Namespace, process: Process) -> None:

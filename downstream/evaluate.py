@@ -37,6 +37,7 @@ from pixpro.data.views import View
 from pixpro.errors import UserError
 from pixpro.method.batch_statistics import batch_statistics
 from pixpro.monitor.matching import matching_scores
+from pixpro.run.output import lasting_output
 from pixpro.scenes import sample_scenes
 
 UNTRAINED = "untrained"
@@ -175,7 +176,12 @@ def evaluate(args: argparse.Namespace) -> tuple[Scores, dict]:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status of the command."""
-    args = build_parser().parse_args(argv)
+    with lasting_output():
+        return measured(build_parser().parse_args(argv))
+
+
+def measured(args: argparse.Namespace) -> int:
+    """Measure, print and write; returns the exit code."""
     try:
         scores, facts = evaluate(args)
     except UserError as error:

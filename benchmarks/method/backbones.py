@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from torch import nn
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pixpro.method.timm_models import MAPS, TIMM, import_timm
@@ -36,19 +38,35 @@ def row(name: str) -> str:
     try:
         check_arch(arch)
     except Exception as error:  # a model whose code fails is one that does not work
-        return f"| {name} | no: {' '.join(str(error).split()).removeprefix(arch)[:110].strip()} |"
-    fits, shapes = [], {}
-    for side in SIDES:
+        return f"| {name} | no: {' '.join(str(error).split()).removeprefix(arch)[:110].strip()} | | |"
+    fits, shapes, reason = [], {}, ""
+    for place, side in enumerate((*SIDES, own_side(name))):
+        if place == len(SIDES) and shapes:
+            break  # its own side is tried where none of the others fits
         try:
             shapes = map_shapes(arch, side)
-        except ValueError:
+        except ValueError as error:
+            reason = str(error).removeprefix(f"{arch} ")[:110]
             continue
         fits.append(str(side))
     if not shapes:
-        return f"| {name} | no: it cannot take images of {', '.join(map(str, SIDES))} px, or gives other strides |"
+        return f"| {name} | no: {reason} | | |"
     channels = " ".join(str(shapes[level][0]) for level in MAPS)
-    norm = "LayerNorm" if normalises_cells(Pyramid(sketch(arch)).body) else "BatchNorm"
-    return f"| {name} | c2 to c5: {channels}; {norm}; of {', '.join(fits)} px |"
+    return f"| {name} | {channels} | {norm(sketch(arch))} | {', '.join(fits)} |"
+
+
+def own_side(name: str) -> int:
+    """The side of the images that a model was made for."""
+    return import_timm().get_pretrained_cfg(name, allow_unregistered=True).input_size[-1]
+
+
+def norm(model: nn.Module) -> str:
+    """What kind of norm most of a model's trunk has."""
+    body = Pyramid(model).body
+    names = [type(part).__name__ for part in body.modules() if list(part.parameters(recurse=False))]
+    if not any("Norm" in name and "NormFree" not in name for name in names):
+        return "none"
+    return "LayerNorm" if normalises_cells(body) else "BatchNorm"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="names of timm's; default: one of each family")
     names = parser.parse_args(argv).models or families()
-    print(f"timm {import_timm().__version__}, of {', '.join(map(str, SIDES))} px:\n\n| model | maps |\n|---|---|")
+    print(f"timm {import_timm().__version__}, of {', '.join(map(str, SIDES))} px, or else of its own size:\n")
+    print("| model | channels of c2 to c5 | norm | sides, px |\n|---|---|---|---|")
     for name in names:
         print(row(name), flush=True)
     return 0

@@ -19,6 +19,7 @@ from pixpro.checkpoints.model_folder import HUB
 from pixpro.data.cores import share_cores
 from pixpro.errors import UserError, printable
 from pixpro.method.trunks import new_backbone
+from pixpro.run.output import lasting_output
 from pixpro.training.distributed import Process, join, launch, leave
 
 # Settings that came later, and what runs had before.
@@ -59,7 +60,13 @@ def run_program(
 
 
 def run_process(run: Callable[[argparse.Namespace, Process], None], args: argparse.Namespace) -> int:
-    """Run as one process of the group; returns its exit code."""
+    """Run as one process of the group, whether or not somebody reads what it prints; returns its exit code."""
+    with lasting_output():
+        return joined(run, args)
+
+
+def joined(run: Callable[[argparse.Namespace, Process], None], args: argparse.Namespace) -> int:
+    """Run in the group that this process joins; returns its exit code."""
     try:
         process = join()
         workers, threads = share_cores(process.local_world_size, process.device.type == "cuda")

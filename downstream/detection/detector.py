@@ -83,8 +83,11 @@ class Detector(TwoStages):
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Two groups for SGD: everything decays (biases too, as in detectron2) except BatchNorm's weight and bias."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    """Two groups for SGD: everything decays (biases too) except a norm's own weight and bias, as in detectron2.
+
+    Norms are BatchNorm, LayerNorm, and what others name like them: timm has classes of its own.
+    """
+    norms = [m for m in model.modules() if "Norm" in type(m).__name__]
     plain = {id(p) for m in norms for p in m.parameters(recurse=False)}
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [

@@ -163,7 +163,7 @@ def map_shapes(arch: str, side: int) -> dict[str, tuple[int, int, int]]:
         with torch.no_grad():
             maps = pyramid(torch.zeros(1, 3, side, side, device=device))
     except Exception as error:  # whatever the model's own code says about a size that it was not made for
-        reason = " ".join(str(error).split())[:120]
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ValueError(f"{arch} cannot take images of {side} px ({reason})") from None
     shapes = {name: tuple(cells.shape[1:]) for name, cells in maps.items()}
     for (name, shape), channels, stride in zip(shapes.items(), pyramid.channels, STRIDES, strict=True):

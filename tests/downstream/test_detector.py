@@ -14,6 +14,7 @@ from downstream.detection.c4_heads import RegionPool, region_losses
 from downstream.detection.c4_proposals import CellAnchors, ProposalNetwork
 from downstream.detection.detector import Detector, parameter_groups
 from pixpro.errors import UserError
+from pixpro.method.trunks import new_backbone
 from tests.helpers import c4_case
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "detector_c4.json").read_text())
@@ -116,6 +117,33 @@ def test_only_batch_norm_is_spared_from_weight_decay():
     assert len(spared["params"]) == norms
     assert len(decayed["params"]) + norms == len(list(model.parameters()))
     assert any(p is model.rpn.head.cls_logits.bias for p in decayed["params"])
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.BatchNorm1d(8), nn.SyncBatchNorm(8), nn.GroupNorm(2, 8), nn.LayerNorm(8), nn.InstanceNorm2d(8, affine=True)],
+)
+def test_norms_of_every_kind_are_spared_from_weight_decay(norm):
+    """Those that detectron2 spares, too."""
+    layer = nn.Conv2d(3, 8, 1)
+    decayed, spared = parameter_groups(nn.Sequential(layer, norm), 1e-4)
+    assert [id(p) for p in decayed["params"]] == [id(layer.weight), id(layer.bias)]
+    assert [id(p) for p in spared["params"]] == [id(norm.weight), id(norm.bias)]
+
+
+def test_the_norms_of_timms_trunks_are_spared_from_weight_decay():
+    pytest.importorskip("timm")
+    trunk = new_backbone("timm/convnext_atto")  # timm's LayerNorms are classes of its own
+    decayed, spared = parameter_groups(trunk, 1e-4)
+    names = {id(parameter): name for name, parameter in trunk.named_parameters()}
+    assert {names[id(p)] for p in spared["params"]} == {
+        f"{name}.{kind}"
+        for name, module in trunk.named_modules()
+        if isinstance(module, nn.LayerNorm)
+        for kind in ("weight", "bias")
+    }
+    assert "stages.0.blocks.0.norm.weight" in {names[id(p)] for p in spared["params"]}
+    assert len(decayed["params"]) + len(spared["params"]) == len(names)
 
 
 def assert_same_detections(found: list[dict], expected: list[dict]) -> None:

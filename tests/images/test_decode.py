@@ -63,15 +63,42 @@ def test_every_format_is_what_pillow_converts_to_rgb(name):
     assert np.array_equal(pixels.permute(1, 2, 0).numpy(), pillow(FILES[name]))
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", *({"AVIF"} & {*FORMATS})])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied(form, orientation):
-    exif = Image.Exif()
-    exif[0x112] = orientation
-    data = pictures.encoded(RGB, form, exif=exif)
+    data = oriented(form, orientation)
     pixels = decode(data)
     assert pixels.shape == ((3, 60, 40) if orientation > 4 else (3, 40, 60))
     assert np.array_equal(pixels.permute(1, 2, 0).numpy(), pillow(data))
+
+
+HEIC = pytest.mark.skipif("HEIF" not in FORMATS, reason="the package pillow-heif is not installed")
+
+
+LOSSLESS = {"quality": -1, "chroma": 444, "matrix_coefficients": 0}
+
+
+def oriented(form: str, orientation: int, **options: object) -> bytes:
+    """RGB as a file whose EXIF tag says how it is turned; pillow-heif says so in the container, too, as cameras do."""
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    return pictures.encoded(RGB, form, exif=exif.tobytes(), **options)  # pillow-heif looks into bytes alone
+
+
+@HEIC
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_heic_is_turned_once_though_container_and_tag_both_say_so(orientation):
+    found = decode(oriented("HEIF", orientation, **LOSSLESS))
+    assert torch.equal(found, decode(oriented("PNG", orientation)))
+
+
+@HEIC
+def test_a_heic_whose_tag_alone_says_so_is_not_turned():
+    """The container decides (ISO/IEC 23008-12); the tag is left over from the camera."""
+    tag = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00"
+    plain = oriented("HEIF", 1)
+    assert plain.count(tag + b"\1") == 1
+    assert torch.equal(decode(plain.replace(tag + b"\1", tag + b"\6")), decode(plain))
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])

@@ -1,6 +1,7 @@
 """Backbones of both libraries through the whole chain: train, resume, export, load, fine-tune."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import train
-from downstream import segment
+from downstream import detect, segment
 from pixpro import load_backbone
 from pixpro.checkpoints import checkpoint
 from pixpro.checkpoints.checkpoint import checksum
@@ -52,7 +53,9 @@ def arguments(data: Path, output: Path, arch: str, *more: str) -> list[str]:
     return [*places, "--arch", arch, *small.split(), *kept.split(), *more]
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(arch, marks=pytest.mark.soak if "swin" in arch else ()) for arch in RUNS]
+)
 def trained(request, data, tmp_path_factory) -> tuple[str, Path, list[str]]:
     """The architecture, the output of a run of three steps, and its command line."""
     if is_timm(request.param):
@@ -155,6 +158,18 @@ def test_segmentation_fine_tunes_it(trained, scenes, tmp_path):
     assert len(after) and before.keys().isdisjoint(after)  # the network's own names
 
 
+def test_detection_fine_tunes_it(trained, scenes, tmp_path):
+    _, output, _ = trained
+    small = "--detector fpn --batch-size 2 --iterations 2 --train-sizes 64 --test-size 64 --regions 8 --precise-bn 1"
+    more = "--train-split trainval --test-split test --test-proposals 5 --workers 0 --log-every 1 --pictures 1"
+    argv = [*small.split(), *more.split(), "--weights", str(output / "last.pth.tar"), "--data", str(scenes)]
+    assert detect.main([*argv, "--output-dir", str(tmp_path / "fpn")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "fpn" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 and all(math.isfinite(row["loss"]) for row in rows)
+    assert 0 <= json.loads((tmp_path / "fpn" / "results.json").read_text())["scores"]["AP50"] <= 100
+    assert (tmp_path / "fpn" / "last.pth.tar").is_file()
+
+
 def test_a_plan_of_a_run_knows_its_cells(data, tmp_path, capsys):
     pytest.importorskip("timm")
     argv = arguments(data, tmp_path / "none", "timm/regnetx_002", "--cells", "c4", "--plan")
@@ -172,20 +187,36 @@ def test_an_unlikely_pair_of_trunk_and_optimizer_is_warned_of(data, tmp_path, ca
     assert "warning: timm" not in capsys.readouterr().out
 
 
-def refused(*argv: str) -> str:
-    """The one line of train.py in a process in which the package timm cannot be imported."""
-    code = "import sys; sys.modules['timm'] = None; sys.modules['huggingface_hub'] = None; import train"
-    command = [sys.executable, "-c", f"{code}; sys.exit(train.main(sys.argv[1:]))", *argv]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 2 and result.stderr.count("\n") == 1, result.stderr
-    return result.stderr
+WITHOUT = """
+import contextlib, importlib, io, json, sys
+sys.modules["timm"] = sys.modules["huggingface_hub"] = None  # importing them raises ModuleNotFoundError
+for program, argv in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = importlib.import_module(program).main(argv)
+    print(json.dumps([code, said.getvalue()]))
+"""
 
 
-def test_without_timm_a_run_ends_in_one_line(data, tmp_path):
-    said = refused(*arguments(data, tmp_path / "out", "timm/convnext_atto"))
-    assert said == (
-        "error: --arch timm/convnext_atto: backbones named timm/... need the package timm: pip install -e .[timm]\n"
-    )
+def test_without_timm_or_the_hubs_package_each_program_ends_in_one_line(data, scenes, tmp_path):
+    arch = "timm/convnext_atto"
+    own = ["--data", str(scenes), "--weights", "none", "--arch", arch, "--output-dir", str(tmp_path / "out")]
+    splits = ["--train-split", "trainval", "--test-split", "test"]
+    commands = [
+        ("train", arguments(data, tmp_path / "out", arch)),
+        ("train", arguments(data, tmp_path / "out", arch, "--init", "timm")),
+        ("train", arguments(data, tmp_path / "out", "resnet18", "--init", "hf-hub:me/model")),
+        ("pixpro.checkpoints.export", ["hf-hub:me/model", str(tmp_path / "out")]),
+        ("downstream.detect", [*own, *splits, "--detector", "fpn"]),
+        ("downstream.segment", [*own, *splits]),
+        ("downstream.evaluate", ["hf-hub:me/model", "--images", str(data)]),
+    ]
+    words = [sys.executable, "-c", WITHOUT, json.dumps(commands)]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    no_timm = f"error: --arch {arch}: backbones named timm/... need the package timm: pip install -e .[timm]\n"
+    no_hub = "error: hf-hub:me/model needs the package huggingface_hub: pip install -e .[timm]\n"
+    found = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("[")]
+    assert found == [[2, line] for line in (no_timm, no_timm, no_hub, no_hub, no_timm, no_timm, no_hub)]
     assert not (tmp_path / "out").exists()
 
 
