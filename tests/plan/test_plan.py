@@ -196,7 +196,7 @@ def test_the_command_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch, c
     (data / "notes.txt").touch()
     assert train.main([*arguments(data, tmp_path / "out", "--plan", "--log_every", "1")]) == 0
     told = capsys.readouterr().out
-    for word in ("not read: 1", "memory ", "images/s", "12 steps:", "--batch_size 4 --accumulation 1", "positives "):
+    for word in ("left out", "memory ", "images/s", "12 steps:", "--batch_size 4 --accumulation 1", "positives "):
         assert word in told, json.dumps(told)
     assert not (tmp_path / "out").exists()
 
