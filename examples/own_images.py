@@ -2,7 +2,7 @@
 # # A folder of images: check, plan, pre-train, look, fine-tune
 #
 # From images without labels to a backbone, and from the backbone to a small segmentation network. The images are the
-# built-in scenes, so that everything runs as it is, in about ten minutes on a CPU with two cores. For your own images
+# built-in scenes, so that everything runs as it is, in 13 minutes of one core's time. For your own images
 # change `IMAGES`; for a real run leave out the small settings.
 
 # %%
