@@ -131,6 +131,7 @@ def weights(output: Path) -> str:
 
 
 def rows(output: Path) -> list[tuple]:
-    """Step, loss and learning rate of each row of metrics."""
-    lines = (output / "metrics.jsonl").read_text().splitlines()
+    """Step, loss and learning rate of each row of metrics; none of a run that was stopped before its first step."""
+    file = output / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
     return [(row["step"], row["loss"], row["lr"]) for row in map(json.loads, lines)]
