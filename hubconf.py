@@ -5,7 +5,7 @@ torch.hub.load("PATH/TO/THIS/REPOSITORY", "pixpro_resnet50", "checkpoint.pth.tar
 
 dependencies = ["torch", "torchvision"]
 
-from torch import nn  # noqa: E402
+from torch import nn  # noqa: E402  torch.hub reads `dependencies` first
 
 from pixpro.checkpoints.backbone import load_backbone  # noqa: E402
 

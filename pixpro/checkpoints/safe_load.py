@@ -102,7 +102,8 @@ def load_safetensors(path: Path) -> dict[str, Any]:
     """Tensors and metadata of a safetensors file, as {"state_dict": ..., "metadata": ...}."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {"state_dict": {name: file.get_tensor(name) for name in file.keys()}, "metadata": file.metadata()}  # noqa: SIM118
+            names = file.keys()  # the file itself cannot be iterated over
+            return {"state_dict": {name: file.get_tensor(name) for name in names}, "metadata": file.metadata()}
     except Exception as error:  # a damaged file raises whatever its bytes lead to
         raise UserError(f"{path}: damaged or cut short ({one_line(str(error), error)})") from None
 

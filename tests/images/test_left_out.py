@@ -3,9 +3,6 @@
 import os
 import re
 import socket
-import tarfile
-import zipfile
-from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from pixpro.errors import UserError
 from pixpro.images import listing, open_images
 from pixpro.images.kinds import kind_of
 from tests.helpers.image_sources import JPEG, found, make_tar, put
+from tests.helpers.left_out_files import ten, told
 
 WHERE = "; `python -m pixpro check` says where"
 
@@ -21,31 +19,6 @@ WHERE = "; `python -m pixpro check` says where"
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PIXPRO_CACHE", str(tmp_path / "cache"))
-
-
-def told(*roots: Path) -> str:
-    return str(open_images(roots).left_out)
-
-
-def ten(root: Path) -> Path:
-    """Ten images in two folders."""
-    for i in range(10):
-        put(root / f"{'ab'[i % 2]}/{i}.jpg")
-    return root
-
-
-def make_zip(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return path
-
-
-def add(archive: tarfile.TarFile, name: str, kind: bytes = tarfile.REGTYPE, link: str = "", data: bytes = b"") -> None:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size = kind, link, len(data)
-    archive.addfile(info, BytesIO(data))
 
 
 # Links
@@ -206,217 +179,6 @@ def test_an_error_for_a_root_without_images_says_what_is_there(tmp_path):
     put(tmp_path / "data/y.txt")
     with pytest.raises(UserError, match=r"no images found .*; left out 2: 1 \.npz \(may hold images .*, 1 \.txt; "):
         open_images([tmp_path / "data"])
-
-
-# Archives in folders
-
-
-def test_archives_beside_images_are_read_too_at_any_depth(tmp_path):
-    root = tmp_path / "data"
-    put(root / "preview.jpg")
-    for k in range(2):
-        make_tar(root / f"shard{k}.tar", {f"{k}{i}.jpg": JPEG for i in range(8)})
-    make_zip(root / "deep/er/x.zip", {"z.jpg": JPEG})
-    assert found(root)[0] == f"{root}/preview.jpg" and found(root)[-1] == f"{root}/deep/er/x.zip/z.jpg"
-    assert len(found(root)) == 18 and told(root) == ""
-
-
-@pytest.mark.parametrize("make", [make_tar, make_zip])
-@pytest.mark.parametrize("beside", [".", "photos"])
-def test_an_archive_that_lies_unpacked_beside_itself_is_not_read_twice(tmp_path, make, beside):
-    root = tmp_path / "data"
-    members = {f"train/{i}.jpg": JPEG + b"%d" % i for i in range(50)}
-    for name, data in members.items():
-        put(root / beside / name, data)
-    make(root / "photos.tar" if make is make_tar else root / "photos.zip", members)
-    assert len(found(root)) == 50 and "1 archive(s) (their images lie unpacked beside them" in told(root)
-    put(root / beside / "train/49.jpg", b"another")
-    (root / beside / "train/0.jpg").unlink()
-    assert len(found(root)) == 99
-
-
-def test_an_archive_without_images_among_images_is_named(tmp_path):
-    root = ten(tmp_path / "data")
-    make_tar(root / "annotations.tar", {"1.xml": b"", "2.xml": b""})
-    assert told(root).startswith("warning: left out 3: 1 archive(s) (without an image that is read), 2 .xml")
-
-
-def test_hidden_archives_are_not_opened(tmp_path):
-    root = ten(tmp_path / "data")
-    put(root / "._shard.tar", b"macOS")
-    assert told(root) == "left out 1: 1 hidden"
-
-
-@pytest.mark.parametrize("name", ["x.tar", "x.zip"])
-def test_a_damaged_archive_among_images_stops_with_one_line(tmp_path, name):
-    root = ten(tmp_path / "data")
-    put(root / name, b"junk" * 500)
-    with pytest.raises(UserError, match=name) as error:
-        open_images([root])
-    assert "\n" not in str(error.value)
-
-
-# Members of tar files
-
-
-def test_hard_links_in_a_tar_are_the_images_that_they_name(tmp_path):
-    with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        add(archive, "./a.jpg", data=b"first")
-        add(archive, "b.jpg", tarfile.LNKTYPE, "./a.jpg")
-        add(archive, "c.jpg", tarfile.LNKTYPE, "b.jpg")
-        add(archive, "a.jpg", data=b"second")
-        add(archive, "d.jpg", tarfile.LNKTYPE, "a.jpg")
-        add(archive, "e.jpg", tarfile.LNKTYPE, "notes.txt")
-        add(archive, "f.txt", tarfile.LNKTYPE, "a.jpg")
-    source = open_images([tmp_path / "x.tar"])
-    assert [source.read(i) for i in range(len(source))] == [b"first", b"first", b"first", b"second", b"second"]
-    assert "1 hard link(s) in an archive (to a member that is no image, or not there" in str(source.left_out)
-    assert "1 .txt" in str(source.left_out) and len(source.left_out) == 2
-
-
-def test_hard_links_as_tar_writes_them(tmp_path):
-    root = ten(tmp_path / "data")
-    os.link(root / "a/0.jpg", root / "b/again.jpg")
-    with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        archive.add(root, "data")
-    source = open_images([tmp_path / "x.tar"])
-    assert len(source) == 11 and {source.read(i) for i in range(11)} == {JPEG} and not source.left_out
-
-
-def test_members_that_are_no_files_are_counted(tmp_path):
-    with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        add(archive, "a.jpg", data=JPEG)
-        add(archive, "folder.jpg", tarfile.DIRTYPE)
-        add(archive, "b.jpg", tarfile.SYMTYPE, "a.jpg")
-        for kind in (tarfile.FIFOTYPE, tarfile.CHRTYPE, b"V", b"M"):
-            add(archive, f"{kind.decode()}.jpg", kind)
-        for name in (".hidden.jpg", "__MACOSX/a.jpg", ".git/x.jpg", "inner.tar", "inner.zip", "notes.txt"):
-            add(archive, name, data=b"data")
-    left = open_images([tmp_path / "x.tar"]).left_out
-    assert {kind.name: count for kind, (count, _) in left.found.items()} == {
-        "symbolic link(s) in an archive": 1,
-        "pipe(s), device(s) or unknown members": 4,
-        "hidden": 3,
-        "archive(s) inside an archive": 2,
-        ".txt": 1,
-    }
-
-
-def test_sparse_members_are_named(tmp_path):
-    pax = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s.jpg", "GNU.sparse.realsize": "1024"}
-    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as archive:
-        add(archive, "a.jpg", data=JPEG)
-        info = tarfile.TarInfo("GNUSparseFile.0/s.jpg")
-        info.pax_headers, info.size = pax, 1024
-        archive.addfile(info, BytesIO(b"1\n0\n512\n".ljust(512, b"\0") + b"x" * 512))
-    assert len(found(tmp_path / "x.tar")) == 1
-    assert "1 sparse member(s) (repack the archive without --sparse" in told(tmp_path / "x.tar")
-
-
-@pytest.mark.parametrize("padding", [0, 512, 10_240, 5_000_192])
-def test_tar_files_joined_by_cat_are_read_to_the_end(tmp_path, padding):
-    parts = [make_tar(tmp_path / f"{k}.tar", {f"{k}{i}.jpg": b"%d%d" % (k, i) for i in range(5)}) for k in range(3)]
-    whole = put(tmp_path / "all/x.tar", bytes(padding).join(part.read_bytes() for part in parts))
-    source = open_images([whole])
-    assert [source.read(i) for i in range(len(source))] == [b"%d%d" % (k, i) for k in range(3) for i in range(5)]
-    assert not source.left_out
-
-
-def test_what_follows_a_tar_and_is_none_stops_with_one_line(tmp_path):
-    shard = make_tar(tmp_path / "x.tar", {"1.jpg": JPEG})
-    with open(shard, "ab") as file:
-        file.write(b"appended by a tool" * 100)
-    with pytest.raises(UserError, match="something that is no tar file follows its end, at byte 10240"):
-        open_images([shard])
-
-
-def test_a_tar_that_was_cut_between_two_members_says_so(tmp_path):
-    shard = make_tar(tmp_path / "x.tar", {f"{i}.jpg": b"x" * 512 for i in range(4)})
-    shard.write_bytes(shard.read_bytes()[:2048])
-    source = open_images([shard])
-    assert len(source) == 2 and "1 archive(s) without a mark of their end (they may be cut short" in str(
-        source.left_out
-    )
-
-
-@pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
-def test_a_compressed_archive_is_refused_whatever_its_name(tmp_path, mode):
-    with tarfile.open(tmp_path / "x.tar", f"w:{mode}") as archive:
-        add(archive, "a.jpg", data=JPEG)
-    with pytest.raises(UserError, match="compressed; unpack it or repack it as .tar"):
-        open_images([tmp_path / "x.tar"])
-    (tmp_path / "x.tar").rename(tmp_path / f"x.tar.{mode}")
-    with pytest.raises(UserError, match="compressed archive cannot be read in random order; unpack it"):
-        open_images([tmp_path / f"x.tar.{mode}"])
-
-
-def test_archives_with_each_other_s_ending_are_read(tmp_path):
-    make_tar(tmp_path / "x.tar", {"1.jpg": b"tar"}).rename(tmp_path / "tar.zip")
-    make_zip(tmp_path / "x.zip", {"1.jpg": b"zip"}).rename(tmp_path / "zip.tar")
-    source = open_images([tmp_path / "tar.zip", tmp_path / "zip.tar"])
-    assert [source.read(i) for i in range(2)] == [b"tar", b"zip"]
-
-
-# Members of zip files
-
-
-def test_zip_members_that_are_not_read_are_named_by_their_compression(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr("a.jpg", JPEG)
-        archive.writestr("b.jpg", JPEG * 9, zipfile.ZIP_BZIP2)
-        archive.writestr("c.jpg", JPEG * 9, zipfile.ZIP_LZMA)
-        archive.writestr("notes.txt", b"", zipfile.ZIP_LZMA)
-        archive.writestr("folder.jpg/", b"")
-        archive.writestr("secret.jpg", JPEG)
-        archive.writestr("other.jpg", JPEG)
-    data = bytearray((tmp_path / "x.zip").read_bytes())
-    for name, offset, value in ((b"secret.jpg", 8, 1), (b"other.jpg", 10, 9)):  # flags; method
-        entry = data.rindex(b"PK\x01\x02", 0, data.rindex(name))
-        data[entry + offset] = value
-    (tmp_path / "x.zip").write_bytes(data)
-    source = open_images([tmp_path / "x.zip"])
-    assert len(source) == 1 and source.read(0) == JPEG
-    for words in (
-        "1 member(s) compressed by bzip2 (repack",
-        "LZMA (",
-        "Deflate64 (",
-        "1 encrypted member(s) (",
-        "1 .txt",
-    ):
-        assert words in str(source.left_out)
-    assert len(source.left_out) == 5
-
-
-def test_joined_zip_files_are_refused(tmp_path):
-    parts = [make_zip(tmp_path / f"{k}.zip", {f"{k}.jpg": JPEG}) for k in range(2)]
-    put(tmp_path / "x.zip", b"".join(part.read_bytes() for part in parts))
-    with pytest.raises(UserError, match="joined by `cat`"):
-        open_images([tmp_path / "x.zip"])
-
-
-def test_a_program_before_a_zip_is_no_matter(tmp_path):
-    part = make_zip(tmp_path / "part.zip", {"1.jpg": JPEG})
-    put(tmp_path / "x.zip", b"MZ self-extracting" * 100 + part.read_bytes())
-    source = open_images([tmp_path / "x.zip"])
-    assert source.read(0) == JPEG and len(source) == 1
-
-
-def test_one_of_several_volumes_is_refused(tmp_path):
-    path = make_zip(tmp_path / "x.zip", {"1.jpg": JPEG})
-    data = bytearray(path.read_bytes())
-    data[data.rindex(b"PK\x01\x02") + 34] = 1
-    path.write_bytes(data)
-    with pytest.raises(UserError, match="one of several volumes"):
-        open_images([path])
-
-
-def test_large_zip_files_are_read(tmp_path):
-    with (
-        zipfile.ZipFile(tmp_path / "x.zip", "w") as archive,
-        archive.open(zipfile.ZipInfo("1.jpg"), "w", force_zip64=True) as member,
-    ):
-        member.write(JPEG)
-    assert open_images([tmp_path / "x.zip"]).read(0) == JPEG
 
 
 # The line
