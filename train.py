@@ -99,7 +99,7 @@ def train(config: Config, process: Process) -> None:
                 require_statistics(len(pairs[0].box), config.image_size, "held-out images")
             images = ImageSet.of(source)
         process.require_equal({"images": str(images)})
-        trainer = build_trainer(config, len(source), len(loader), process)
+        trainer = build_trainer(config, len(source), loader, process)
         start = first_state(trainer, process, folder, settings, on_resume(config), images)
         if config.compile:
             compile_for(trainer, process, loader.order.micro, config.image_size)
@@ -131,7 +131,7 @@ def plan(config: Config, process: Process) -> None:
         source = open_images(config.data)
         loader = build_loader(config, source, process)
     config = dataclasses.replace(config, accumulation=1)
-    trainer = build_trainer(config, len(source), len(loader), process)
+    trainer = build_trainer(config, len(source), loader, process)
     text = make_plan(
         f"{config.loss} on {config.arch}",
         trainer,
@@ -165,13 +165,13 @@ def build_model(config: Config) -> DensePretraining:
     return seeded_model(**handed_on(config, *MODEL_SETTINGS), drop_path=config.drop_path)
 
 
-def build_trainer(config: Config, num_images: int, epoch_steps: int, process: Process) -> Trainer:
+def build_trainer(config: Config, num_images: int, loader: Loader, process: Process) -> Trainer:
     """Model, optimizer and schedules on this process's device."""
     model = build_model(config).to(process.device, memory_format=torch.channels_last)
     model = distributed.synchronise_batchnorm(model, process)
-    join_views(model, joined_uncompiled(process.device))
+    join_views(model, joined_uncompiled(process.device, loader.order.micro, config.image_size))
     peak = schedules.scaled_lr(config.lr_base, config.batch_size, config.lr_rule)
-    steps, warmup = config.epochs * epoch_steps, round(config.warmup_epochs * epoch_steps)
+    steps, warmup = config.epochs * len(loader), round(config.warmup_epochs * len(loader))
     momentum_steps = schedules.momentum_steps(num_images, config.batch_size, config.epochs)
     bf16 = distributed.all_agree(computes(torch.bfloat16, process.device), process.device)
     optimizer = make_optimizer(config.optimizer, model, lr=peak, **handed_on(config, "momentum", "weight_decay"))

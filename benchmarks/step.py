@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=7, help="that count, after one to warm up (%(default)s)")
     usual = [name for name in CONTENDERS if name not in VARIANTS]
     parser.add_argument("--only", nargs="+", default=usual, choices=CONTENDERS, metavar="NAME")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="also our step of that checkout (CPU)")
     parser.add_argument("--largest", action="store_true", help="also the largest batch that fits (CUDA)")
     parser.add_argument("--profile", action="store_true", help="also our ten longest kernels, and FLOP/s")
     parser.add_argument("--peak_tflops", type=float, help="of the device in the step's precision, for --profile")
@@ -60,7 +61,7 @@ def with_peaks(rows: list[Row], case: Case, args: argparse.Namespace) -> list[Ro
     settings += ["--hidden_dim", str(case.hidden_dim), "--dim", str(case.dim)]
     for row in rows:
         name = row["name"]
-        if row["reason"]:
+        if row["reason"] or name == "before":
             continue
         if case.device.type == "cuda":
             attempt(CONTENDERS[name], lambda row=row, name=name: row.update({"peak GiB": peak_of_steps(name, case)}))
@@ -76,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     device = torch.device(args.device)
     if args.largest and device.type != "cuda":
         parser.error("--largest needs --device cuda: what fits into a CPU's memory is not told by its allocator")
+    if args.before and device.type == "cuda":
+        parser.error("--before needs --device cpu: there each contender has a process, and memory, of its own")
     dtype = amp_dtype(args.amp, device)
     torch.backends.cudnn.benchmark = True  # as the official code has it
 
@@ -94,9 +97,8 @@ def main(argv: list[str] | None = None) -> int:
         for size in args.image_sizes:
             for batch in args.batch_sizes:
                 case = case_of(arch, batch, size)
-                rows = with_peaks(
-                    measure(case, args.only, args.rounds, Here if device.type == "cuda" else Apart), case, args
-                )
+                kind = Here if device.type == "cuda" else Apart
+                rows = with_peaks(measure(case, args.only, args.rounds, kind, args.before), case, args)
                 print(f"\n{arch}, batch {batch}, {size} px:\n\n{table(rows)}", flush=True)
                 everything += [{"arch": arch, "batch": batch, "image_size": size, **row} for row in rows]
                 if args.profile:

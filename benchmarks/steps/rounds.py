@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 from tabulate import tabulate
 
@@ -14,13 +15,16 @@ Row = dict[str, str | float | None]
 BASES = ("ours", "floor", "floor_encoder")
 
 
-def measure(case: Case, names: Iterable[str], rounds: int, kind: type[Here] | type[Apart]) -> list[Row]:
-    """One row per contender: its times, or why there are none.
+def measure(
+    case: Case, names: Iterable[str], rounds: int, kind: type[Here] | type[Apart], before: Path | None = None
+) -> list[Row]:
+    """One row per contender: its times, or why there are none; with an earlier checkout of ours, one for that.
 
     Ratios are medians over the rounds of how many times as long as ours and as the floors a step takes.
     """
     names = list(names)
-    with contestants(names, case, kind) as ready:
+    with contestants(names, case, kind, before) as ready:
+        names = list(ready)
         missing = {name: each.reason for name, each in ready.items() if each.reason}
 
         def turn(name: str) -> float:
@@ -38,7 +42,8 @@ def measure(case: Case, names: Iterable[str], rounds: int, kind: type[Here] | ty
 
 def row_of(name: str, case: Case, seconds: dict[str, list[float]], reason: str) -> Row:
     """The figures of one contender."""
-    row: Row = {"name": name, "title": CONTENDERS[name].title, "reason": reason}
+    title = "ours, the checkout named --before" if name == "before" else CONTENDERS[name].title
+    row: Row = {"name": name, "title": title, "reason": reason}
     if reason:
         return row
     own = seconds[name]

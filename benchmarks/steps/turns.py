@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from benchmarks.measuring.timing import elapsed
 from benchmarks.steps.contenders import CONTENDERS, Case, Contender, Contestant
+from benchmarks.steps.earlier import Earlier
 from pixpro.training.machine import keep_freed_memory
 
 
@@ -121,12 +123,16 @@ def _release() -> None:
 
 
 @contextmanager
-def contestants(names: list[str], case: Case, kind: type[Here] | type[Apart]) -> Iterator[dict[str, Here | Apart]]:
-    """The contenders, each built; they are given up at the end."""
-    built = {}
+def contestants(
+    names: list[str], case: Case, kind: type[Here] | type[Apart], before: Path | None = None
+) -> Iterator[dict[str, Here | Apart | Earlier]]:
+    """The contenders, each built, and "before", ours of an earlier checkout; they are given up at the end."""
+    built: dict[str, Here | Apart | Earlier] = {}
     try:
         for name in names:
             built[name] = kind(name, case)
+        if before:
+            built["before"] = Earlier(before, case.settings())
         yield built
     finally:
         for each in built.values():

@@ -37,7 +37,7 @@ def compile_for(trainer: Trainer, process: Process, images: int, side: int) -> N
     join_views(trainer.core)
     reason = compile_encoders(trainer.core, 2 * images, side, amp_dtype=trainer.amp_dtype, agree=agree)
     if reason:
-        join_views(trainer.core, joined_uncompiled(trainer.device))
+        join_views(trainer.core, joined_uncompiled(trainer.device, images, side))
     if process.is_main:
         done = f"compiled in {time.perf_counter() - started:.0f} s"
         print(f"encoders run uncompiled, which is slower and equally right: {reason}" if reason else done, flush=True)

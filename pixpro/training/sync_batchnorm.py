@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from pixpro.method.model import DensePretraining
 from pixpro.training.normalising import gradients, input_gradient, normalise, statistics
 
+JOINED_PIXELS = 2**18  # of a view's batch, up to which a CPU gains from both views in one pass (benchmarks/RESULTS.md)
+
 
 class BatchNorm(nn.BatchNorm2d):
     """BatchNorm2d of all processes' batches, with statistics for each view; same parameters, buffers and names.
@@ -107,13 +109,13 @@ def join_views(model: DensePretraining, together: bool = True) -> None:
                 module.views = 2 if together else 1
 
 
-def joined_uncompiled(device: torch.device) -> bool:
-    """Whether both views as one batch are faster without a compiler.
+def joined_uncompiled(device: torch.device, images: int, side: int) -> bool:
+    """Whether both views of so many images, of side x side pixels, are faster as one batch without a compiler.
 
-    On a CPU they are, the more the smaller the maps are (benchmarks/RESULTS.md): the gradient of a weight is computed
-    and brought into its layout once in place of twice. A GPU would move 12 GB more in a step of 128 images (counted).
+    Small ones are on a CPU: the gradient of a weight is computed and brought into its layout once in place of twice.
+    Large ones gain nothing. A GPU would move 12 GB more in a step of 128 images (counted).
     """
-    return device.type == "cpu"
+    return device.type == "cpu" and images * side**2 <= JOINED_PIXELS
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from benchmarks.measuring.timing import by_turns
 from benchmarks.steps import rounds as step_rounds
 from benchmarks.steps import turns as step_turns
 from benchmarks.steps.contenders import CONTENDERS
+from benchmarks.steps.earlier import Earlier
 from tests.helpers.tiny_case import tiny_case
 
 
@@ -58,3 +59,39 @@ def test_turns_begin_with_another_task_each_round_and_leave_the_first_out():
     tasks = {name: lambda name=name: order.append(name) or float(len(order)) for name in "abc"}
     assert by_turns(tasks, 2) == {"a": [6.0, 8.0], "b": [4.0, 9.0], "c": [5.0, 7.0]}
     assert "".join(order) == "abcbcacab"
+
+
+def test_an_earlier_checkout_takes_turns_in_a_process_that_knows_nothing_of_this_one(tmp_path):
+    """The checkout here is a small one: it tells whose code ran, and answers as `benchmarks/steps/turns.py` does."""
+    (tmp_path / "pixpro").mkdir()
+    (tmp_path / "pixpro" / "__init__.py").write_text("WHOSE = 'the earlier one'\n")
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "step.py").touch()
+    (tmp_path / "benchmarks" / "contenders.py").write_text("def make_case(**settings): return settings\n")
+    (tmp_path / "benchmarks" / "step_turns.py").write_text(EARLIER_TURNS)
+    rows = step_rounds.measure(tiny_case(), ["floor"], 2, step_turns.Apart, tmp_path)
+    assert [row["name"] for row in rows] == ["floor", "before"]
+    assert rows[1]["ms"] == 4000 and rows[1]["images/s"] == 1  # four images, a second each
+    assert rows[0]["time / ours"] is None
+
+
+def test_a_folder_that_is_no_checkout_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(SystemExit, match="name a checkout of this project"):
+        Earlier(tmp_path, {})
+
+
+EARLIER_TURNS = """
+from typing import NamedTuple
+import pixpro
+class Turn(NamedTuple):
+    seconds: float
+    reason: str
+def _serve(name, settings, connection):
+    connection.send("" if pixpro.WHOSE == "the earlier one" and name == "ours" else "another project's code")
+    while True:
+        try:
+            connection.recv()
+        except EOFError:
+            return
+        connection.send(Turn(float(settings["batch_size"]), ""))
+"""

@@ -4,12 +4,17 @@ import copy
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
+import train
 from pixpro import PixContrast, PixPro
 from pixpro.data.views import View
+from pixpro.method.encoder import Encoder
 from pixpro.training.compiling import compile_encoders
-from pixpro.training.sync_batchnorm import BatchCounters, BatchNorm, join_views
+from pixpro.training.sync_batchnorm import BatchCounters, BatchNorm, join_views, joined_uncompiled
+from tests.helpers.pictures import folder
+from tests.helpers.runs import TinyTrunk, arguments
 from tests.helpers.small_runs import shrink
 
 SIZES = {"hidden_dim": 16, "dim": 64}
@@ -114,3 +119,21 @@ def test_a_batchnorm_that_ends_in_an_activation_keeps_it():
     assert [type(module) for module in ours] == [BatchNorm, BatchNorm]
     assert torch.equal(ours(features), plain(features)) and ours.state_dict().keys() == plain.state_dict().keys()
     assert (ours[0](features) >= 0).all() and (ours[1](features) < 0).any()
+
+
+def test_small_batches_alone_pass_as_one_on_a_cpu_and_none_on_a_gpu():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert joined_uncompiled(cpu, 16, 64) and joined_uncompiled(cpu, 8, 112)
+    assert not joined_uncompiled(cpu, 32, 112) and not joined_uncompiled(cpu, 8, 224)
+    assert not joined_uncompiled(gpu, 16, 64)
+
+
+@pytest.mark.parametrize(("side", "passed"), [("64", [8, 8]), ("288", [4, 4, 4, 4])])
+def test_a_run_takes_the_way_of_its_size(monkeypatch, tmp_path, side, passed):
+    seen = []
+    monkeypatch.setattr(torchvision.models, "get_model", lambda *args, **options: TinyTrunk())
+    forward = Encoder.forward
+    monkeypatch.setattr(Encoder, "forward", lambda self, x: (seen.append(len(x)), forward(self, x))[1])
+    argv = arguments(folder(tmp_path / "images", 4), tmp_path / "run", "--epochs", "1", "--image_size", side)
+    assert train.main(argv) == 0
+    assert seen[-len(passed) :] == passed

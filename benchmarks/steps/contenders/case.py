@@ -36,6 +36,12 @@ class Case:
     def device(self) -> torch.device:
         return self.view1.pixels.device
 
+    def settings(self) -> dict[str, object]:
+        """What `make_case` makes it from."""
+        shape = {"batch_size": len(self.view1.box), "image_size": self.view1.pixels.shape[-1]}
+        widths = {"hidden_dim": self.hidden_dim, "dim": self.dim}
+        return {"arch": self.arch, **shape, **widths, "device": self.device, "amp_dtype": self.amp_dtype}
+
     def views(self, memory_format: torch.memory_format) -> tuple[View, View]:
         """Both views with their pixels in a memory format."""
         first, second = (

@@ -31,7 +31,7 @@ def build(case: Case, *, compiled: bool = False, together: bool | None = None, g
     graphs: what is compiled is replayed as CUDA graphs.
     """
     if together is None:
-        together = joined_uncompiled(case.device)
+        together = joined_uncompiled(case.device, len(case.view1.box), case.view1.pixels.shape[-1])
     model = PixPro(case.arch, hidden_dim=case.hidden_dim, dim=case.dim)
     model = BatchNorm.convert(model.to(case.device, memory_format=torch.channels_last))
     join_views(model, together)
