@@ -1,10 +1,14 @@
-"""Small trainings under torchrun's own agent, which starts them again when one of their processes dies.
+"""Small trainings under torchrun, which starts them again when one of their processes dies.
 
-The agent forks its processes from one that has imported everything; torchrun starts them as commands.
+`ElasticRun` has torchrun's agent alone, and forks its processes from one that has imported everything. `torchrun` is
+the command itself, which starts this module as a program.
 """
 
+import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -99,3 +103,28 @@ class ElasticRun:
     def text(self) -> str:
         logs = [path for path in sorted(self.log.parent.glob("log*")) if path.is_file()]
         return "".join(f"{path.name}:\n{path.read_text(errors='replace')}" for path in logs)
+
+
+def torchrun(argv: list[str], place: Path, backend: str, victims: list[Victim]) -> tuple[int, str]:
+    """Exit code and output of the command torchrun with two processes of one machine."""
+    place.mkdir()
+    port = free_port()
+    meeting = {"static": ["--node-rank=0", "--master-addr=127.0.0.1", f"--master-port={port}"]}
+    meeting["c10d"] = [f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--monitor-interval=0.1"]
+    command += [f"--max-restarts={len(victims) + 1}", f"--rdzv-backend={backend}", *meeting[backend]]
+    told = json.dumps([argv, str(place / "log"), victims])
+    environment = os.environ | {"PYTHONPATH": str(runs.ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "-m", "tests.helpers.elastic", told],
+        cwd=runs.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return done.returncode, done.stdout + done.stderr + "".join(log.read_text() for log in place.glob("log[01]"))
+
+
+if __name__ == "__main__":
+    worker(*json.loads(sys.argv[1]))

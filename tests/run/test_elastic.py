@@ -10,7 +10,7 @@ import pytest
 from torch.distributed import HashStore
 
 from pixpro.training.distributed import meet
-from tests.helpers.elastic import ElasticRun
+from tests.helpers.elastic import ElasticRun, torchrun
 from tests.helpers.runs import STEPS, arguments, rows, weights
 
 SAVE_OFTEN = ("--save_every", "1steps")
@@ -41,13 +41,18 @@ def test_machines_whose_agents_count_restarts_differently_meet_again(data, whole
 
 
 @pytest.mark.soak
-def test_twenty_deaths_under_an_agent_end_in_twenty_equal_runs(data, whole_of_two, tmp_path, capsys):
-    rng, started = random.Random(3), time.monotonic()
+def test_twenty_deaths_under_torchrun_end_in_twenty_equal_runs(data, whole_of_two, tmp_path, capsys):
+    rng, started, begun = random.Random(3), time.monotonic(), []
     for number in range(20):
         place = tmp_path / str(number)
         place.mkdir()
-        backend, victim = ("static", "c10d")[number % 2], (rng.randrange(2), rng.randrange(STEPS))
-        finished_equal(data, whole_of_two, place, backend, [victim])
+        output, victim = place / "output", (rng.randrange(2), rng.randrange(STEPS))
+        command = arguments(data, output, *SAVE_OFTEN, "--resume", "auto")
+        code, text = torchrun(command, place / "logs", ("static", "c10d")[number % 2], [victim])
+        assert code == 0, text
+        assert (weights(output), rows(output)) == (weights(whole_of_two), rows(whole_of_two))
+        begun.append(text.count("2 process(es) on cpu"))
+    assert begun == [2] * 20  # each was started twice
     with capsys.disabled():
         seconds = time.monotonic() - started
         print(f"\n20 deaths of one of two, 10 with each rendezvous; 20 runs ended equal in {seconds:.0f} s")
