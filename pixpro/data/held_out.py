@@ -11,9 +11,8 @@ from torch import Tensor
 from pixpro.data.augment import augment, draw_colour
 from pixpro.data.views import Distance, View, crop_box, crop_pixels, draw_crop
 from pixpro.errors import UserError
-from pixpro.images import Images, open_images
+from pixpro.images import Images, open_images, sample_images
 from pixpro.images.decoding import BadImage, decode
-from pixpro.images.sample import sample_images
 
 LOG = logging.getLogger(__name__)
 HELD_OUT = 64  # images on which dense matching accuracy is measured
