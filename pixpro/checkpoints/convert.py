@@ -14,7 +14,7 @@ from pixpro.checkpoints.safe_load import load_untrusted, one_line
 from pixpro.checkpoints.trunk import TIMM_TRUNK, arch_of, check_finite, trunk_of, trunk_shapes
 from pixpro.errors import UserError
 from pixpro.method.timm_models import MAPS, is_timm
-from pixpro.method.trunks import timm_tensors
+from pixpro.method.trunks import trunk_tensors
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def convert_timm(state_dict: dict[str, Tensor], arch: str) -> Conversion:
     if any(isinstance(name, str) and without_wrappers(name).startswith(below) for name in state_dict):
         return convert(state_dict)
     trunk_shapes(arch)  # is there such a model
-    known = timm_tensors(arch)
+    known = trunk_tensors(arch)
     named = {
         name: tensor for name, tensor in state_dict.items() if isinstance(name, str) and isinstance(tensor, Tensor)
     }

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pixpro.errors import UserError
 from pixpro.method.timm_models import is_timm
-from pixpro.method.trunks import ARCHS, TRUNK, timm_tensors
+from pixpro.method.trunks import ARCHS, TRUNK, trunk_tensors
 
 TIMM_TRUNK = "trunk."  # below it an encoder keeps a backbone of timm under timm's names
 COUNTER = "num_batches_tracked"  # absent from old files, and nothing depends on it
@@ -28,7 +28,7 @@ def trunk_shapes(arch: str) -> dict[str, torch.Size]:
     """Names and shapes of a backbone's trunk, without BatchNorm's counters; UserError for one that timm has not."""
     if is_timm(arch):
         try:
-            shapes = timm_tensors(arch)
+            shapes = trunk_tensors(arch)
         except ValueError as error:
             raise UserError(str(error)) from None
         return {name: shape for name, shape in shapes.items() if not name.endswith(COUNTER)}

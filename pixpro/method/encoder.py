@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from pixpro.method.heads import LEVELS, PYRAMID_CHANNELS, ConvHead, FeaturePyramid
-from pixpro.method.timm_models import is_timm, timm_maps, timm_trunk
+from pixpro.method.timm_models import cut_after_c5, is_timm, timm_maps, timm_model
 from pixpro.method.trunks import TRUNK, check_arch, resnet_maps, timm_idle
 
 NECKS = ("none", "fpn", "stage")
@@ -48,7 +48,8 @@ class Encoder(nn.Module):
         check_settings(arch, neck, levels, drop_path)
         self.arch = arch
         if is_timm(arch):
-            self.trunk, self.taps = timm_trunk(arch, drop_path=drop_path)
+            self.trunk = timm_model(arch, drop_path=drop_path)
+            self.taps = cut_after_c5(self.trunk, arch)
             stages = list(self.taps.channels)
         else:
             trunk = torchvision.models.get_model(arch, weights=None, zero_init_residual=True)
@@ -77,13 +78,8 @@ class Encoder(nn.Module):
 
     @property
     def level(self) -> int:
-        """Level of the coarsest projected map."""
+        """Level of the coarsest projected map: each of its cells has 2^level pixels of an image along a side."""
         return self.top if self.neck is None else self.neck.levels[-1]
-
-    @property
-    def stride(self) -> int:
-        """Pixels of an image, along a side, for each cell of the coarsest projected map."""
-        return 2**self.level
 
     @property
     def dense(self) -> str:

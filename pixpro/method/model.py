@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from pixpro.data.views import View
 from pixpro.method.encoder import Embedding, Encoder, momentum_copy, update_momentum
 from pixpro.method.geometry import inside, positive_pairs
-from pixpro.method.instance import instance_branch
-from pixpro.method.losses import consistency_loss, contrast_loss
+from pixpro.method.losses import consistency_loss, contrast_loss, instance_branch
 from pixpro.method.numerics import at_least_float32, by_images, full_precision
 from pixpro.method.ppm import PixelPropagation
 

@@ -63,17 +63,11 @@ def taps_of(model: TimmModel, name: str) -> Taps:
     return Taps(indices, tuple(model.feature_info[index]["num_chs"] for index in indices))
 
 
-def timm_trunk(arch: str, *, drop_path: float = 0.0) -> tuple[nn.Module, Taps]:
-    """A model of timm without what follows c5, under timm's own key names, and where it gives its maps."""
-    model = timm_model(arch, drop_path=drop_path)
-    taps = taps_of(model, arch)
-    prune(model, taps)
-    return model, taps
-
-
-def prune(model: TimmModel, taps: Taps) -> None:
-    """Remove from a timm model, in place, what follows c5."""
+def cut_after_c5(model: TimmModel, name: str) -> Taps:
+    """Remove from a timm model, in place, what follows c5; returns where it gives its maps."""
+    taps = taps_of(model, name)
     model.prune_intermediate_layers(list(taps.indices), prune_norm=True, prune_head=True)
+    return taps
 
 
 def timm_maps(model: TimmModel, taps: Taps, images: Tensor, last: str = "c5") -> dict[str, Tensor]:
