@@ -51,8 +51,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
     try:
         with (folder / CONFIG).open("rb") as file:
             config = json.loads(file.read(MAX_CONFIG))
-        about = config.get("pixpro", {"arch": f"{TIMM}{config['architecture']}"})
-        about = dict(about)
+        about = dict(config.get("pixpro", {"arch": f"{TIMM}{config['architecture']}"}))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{folder / CONFIG}: expected JSON that names an architecture") from None
     return {"state_dict": load_untrusted(folder / WEIGHTS)["state_dict"], "metadata": about}

@@ -7,6 +7,7 @@ arguments only: a number of numpy's becomes Python's, an array a tensor, a path 
 import argparse
 import datetime
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -105,21 +106,24 @@ STAND_INS: list[Any] = [
 
 def plain(contents: Any) -> Any:
     """The same contents with nothing of this module in their dicts and lists, which are changed where they are."""
-    seen: set[int] = set()
-    contents = in_place_of(contents)
-    waiting = [contents]
+    whole = [contents]
+    for container, key, value in entries(whole):
+        if not isinstance(container, tuple):
+            container[key] = in_place_of(value)
+    return whole[0]
+
+
+def entries(contents: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """(container, key, value) of all in nested dicts, lists, tuples and namespaces, each container visited once."""
+    seen, waiting = set(), [contents]
     while waiting:
         item = waiting.pop()
         item = vars(item) if isinstance(item, argparse.Namespace) else item
-        if not isinstance(item, dict | list | tuple) or id(item) in seen:
-            continue
-        seen.add(id(item))
-        for key, value in dict.items(item) if isinstance(item, dict) else enumerate(item):
-            value = in_place_of(value)
-            if not isinstance(item, tuple):
-                item[key] = value
-            waiting.append(value)
-    return contents
+        if isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            for key, value in dict.items(item) if isinstance(item, dict) else enumerate(item):
+                yield item, key, value
+                waiting.append(item[key])  # what may now stand in its place
 
 
 def in_place_of(value: Any) -> Any:
