@@ -151,15 +151,8 @@ def checkpoint_from(contents: Any, arch: str | None = None) -> Checkpoint:
     arch = arch_of(trunk, arch)
     check_finite(trunk)
     said = config.get("method", config.get("loss"))
-    return Checkpoint(
-        state_dict,
-        arch,
-        conversion.writer,
-        said if isinstance(said, str) else conversion.method,
-        epochs_in(contents, config),
-        config,
-        conversion.left,
-    )
+    method = said if isinstance(said, str) else conversion.method
+    return Checkpoint(state_dict, arch, conversion.writer, method, epochs_in(contents, config), config, conversion.left)
 
 
 def weights_in(contents: Any) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ import torch
 PLAIN_DTYPE = re.compile(r"[?bBhHiIlLqQefd]|b1|[iu][1248]|f[248]|c8|c16|[US]\d{1,5}")
 NUMBERS = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
 NUMBERS += ["bool", "bool_", "float16", "float32", "float64"]
+MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # before numpy 2.0, and after
 
 
 class Dtype:
@@ -77,20 +78,15 @@ def factory() -> None:
     """Stands for what a defaultdict would call; nothing calls it."""
 
 
-def numpy_names() -> list[tuple[Any, str]]:
-    """numpy's functions as pickles name them, from before 2.0 and after."""
-    names: list[tuple[Any, str]] = [(Dtype, "numpy.dtype"), (Array, "numpy.ndarray")]
-    names += [(kind, f"numpy.{kind}") for kind in NUMBERS]  # a type as a value: its name
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        names += [(scalar, f"{module}.scalar"), (array, f"{module}._reconstruct")]
-    return names
-
-
 # For torch.serialization.safe_globals: (what is called, the name in the pickle).
 STAND_INS: list[Any] = [
     argparse.Namespace,
     (argparse.Namespace, "types.SimpleNamespace"),
-    *numpy_names(),
+    (Dtype, "numpy.dtype"),
+    (Array, "numpy.ndarray"),
+    *((kind, f"numpy.{kind}") for kind in NUMBERS),  # a type as a value: its name
+    *((scalar, f"{module}.scalar") for module in MULTIARRAY),
+    *((array, f"{module}._reconstruct") for module in MULTIARRAY),
     *((kind, f"builtins.{kind.__name__}") for kind in (frozenset, range, slice)),
     (no_bytes, "builtins.bytes"),
     (empty_dict, "collections.defaultdict"),

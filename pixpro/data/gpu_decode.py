@@ -40,8 +40,8 @@ class EncodedSamples(Samples):
     """Micro-batches by their keys, with plain JPEG files as they are and everything else decoded."""
 
     def __getitems__(self, keys: list[Key]) -> Encoded:  # type: ignore[override]  # read by `Finished` alone
-        loaded = [self.load(*key, decode=size_of) for key in keys]
-        parts, sizes, decoded = zip(*(image for image, _ in loaded), strict=True)
+        images, replaced = zip(*(self.load(*key, decode=size_of) for key in keys), strict=True)
+        parts, sizes, decoded = zip(*images, strict=True)
         drawn = [[self.draw(*key, role, *size) for key, size in zip(keys, sizes, strict=True)] for role in range(2)]
         crops, flips, boxes, colours = (torch.tensor([[d[i] for d in view] for view in drawn]) for i in range(4))
         return Encoded(
@@ -54,7 +54,7 @@ class EncodedSamples(Samples):
             boxes,
             colours,
             torch.tensor(keys),
-            torch.tensor([replaced for _, replaced in loaded]),
+            torch.tensor(replaced),
         )
 
 

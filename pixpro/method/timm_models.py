@@ -51,8 +51,11 @@ def import_timm():
     return timm
 
 
-def taps_of(model: TimmModel, name: str) -> Taps:
-    """Where a timm model gives c2 to c5: of several maps of one stride the last, as detectors take it."""
+def cut_after_c5(model: TimmModel, name: str) -> Taps:
+    """Remove from a timm model, in place, what follows c5; returns where it gives c2 to c5.
+
+    Of several maps of one stride the last is taken, as detectors do.
+    """
     if not hasattr(model, "forward_intermediates"):
         raise ValueError(f"{name} has no forward_intermediates, from which timm's models give their maps; use another")
     strides = [info["reduction"] for info in model.feature_info]
@@ -60,13 +63,8 @@ def taps_of(model: TimmModel, name: str) -> Taps:
         found = ", ".join(str(stride) for stride in sorted(set(strides)))
         raise ValueError(f"{name} gives maps of stride {found}; a pyramid of strides 4, 8, 16 and 32 is needed")
     indices = tuple(len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES)
-    return Taps(indices, tuple(model.feature_info[index]["num_chs"] for index in indices))
-
-
-def cut_after_c5(model: TimmModel, name: str) -> Taps:
-    """Remove from a timm model, in place, what follows c5; returns where it gives its maps."""
-    taps = taps_of(model, name)
-    model.prune_intermediate_layers(list(taps.indices), prune_norm=True, prune_head=True)
+    taps = Taps(indices, tuple(model.feature_info[index]["num_chs"] for index in indices))
+    model.prune_intermediate_layers(list(indices), prune_norm=True, prune_head=True)
     return taps
 
 

@@ -8,18 +8,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from pixpro.method.timm_models import (
-    MAPS,
-    STRIDES,
-    TIMM,
-    Taps,
-    cut_after_c5,
-    import_timm,
-    is_timm,
-    taps_of,
-    timm_maps,
-    timm_model,
-)
+from pixpro.method.timm_models import MAPS, STRIDES, Taps, cut_after_c5, import_timm, is_timm, timm_maps, timm_model
 
 ARCHS = (
     "resnet18",
@@ -39,7 +28,7 @@ class Archs(tuple[str, ...]):
     """torchvision's names, which are listed, and `timm/NAME`, which are too many to list."""
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name.startswith(TIMM) or tuple.__contains__(self, name))
+        return isinstance(name, str) and (is_timm(name) or tuple.__contains__(self, name))
 
 
 CHOICES = Archs((*ARCHS, "timm/NAME"))
@@ -75,7 +64,7 @@ def new_backbone(arch: str) -> nn.Module:
 @cache
 def timm_taps(arch: str) -> Taps:
     """Where a model of timm gives c2 to c5; ValueError, with the reason, where it does not."""
-    return taps_of(sketch(arch), arch)
+    return cut_after_c5(sketch(arch), arch)
 
 
 def sketch(arch: str) -> nn.Module:
