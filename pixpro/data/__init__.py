@@ -121,10 +121,7 @@ class Loader:
 
 
 class BadFiles:
-    """The bad files that this process has met.
-
-    reasons: what is wrong with each, by name.
-    """
+    """The bad files that this process has met; reasons: what is wrong with each, by name."""
 
     def __init__(self, source: Images, max_bad: float) -> None:
         self.source, self.max_bad = source, max_bad

@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from pixpro.method.heads import LEVELS, PYRAMID_CHANNELS, ConvHead, FeaturePyramid
-from pixpro.method.timm_models import cut_after_c5, is_timm, timm_maps, timm_model
+from pixpro.method.timm_models import cut_after_c5, is_timm, random_layers, timm_maps, timm_model
 from pixpro.method.trunks import TRUNK, check_arch, resnet_maps, timm_idle
 
 NECKS = ("none", "fpn", "stage")
@@ -131,14 +131,3 @@ def momentum_copy(module: Module) -> Module:
     for part in random_layers(twin):
         part.drop_prob = 0.0  # type: ignore[assignment]  # torch takes every attribute of a module for a tensor
     return twin
-
-
-def random_layers(module: nn.Module) -> list[nn.Module]:
-    """The layers that draw at random in train mode: timm's DropPath, by its attribute."""
-    return [part for part in module.modules() if getattr(part, "drop_prob", 0.0)]
-
-
-@torch.no_grad()
-def update_momentum(momentum: nn.Module, online: nn.Module, coefficient: float) -> None:
-    """Move each parameter in place: coefficient x itself + (1 - coefficient) x online. Buffers are not touched."""
-    torch._foreach_lerp_(list(momentum.parameters()), list(online.parameters()), 1 - coefficient)

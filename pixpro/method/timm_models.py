@@ -37,9 +37,14 @@ def timm_model(arch: str, *, drop_path: float = 0.0, pretrained: bool = False) -
             if refused is None or (refused == "drop_path_rate" and drop_path):
                 raise ValueError(f"timm's {name} cannot be made like this: {error}") from None
             del options[refused]
-    if drop_path and not any(getattr(part, "drop_prob", 0.0) for part in model.modules()):
+    if drop_path and not random_layers(model):
         raise ValueError(f"timm's {name} has no drop path; leave drop path at 0")
     return model
+
+
+def random_layers(module: nn.Module) -> list[nn.Module]:
+    """The layers that draw at random in train mode: timm's DropPath, by its attribute."""
+    return [part for part in module.modules() if getattr(part, "drop_prob", 0.0)]
 
 
 def import_timm():

@@ -10,8 +10,8 @@ from torch import nn
 
 from pixpro import PixPro, View
 from pixpro.method import trunks
-from pixpro.method.encoder import Encoder, momentum_copy, random_layers
-from pixpro.method.timm_models import MAPS, STRIDES
+from pixpro.method.encoder import Encoder, momentum_copy
+from pixpro.method.timm_models import MAPS, STRIDES, random_layers
 from pixpro.method.trunks import Pyramid, map_shapes, new_backbone
 
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
