@@ -7,7 +7,7 @@ dependencies = ["torch", "torchvision"]
 
 from torch import nn  # noqa: E402  torch.hub reads `dependencies` first
 
-from pixpro.checkpoints.backbone import load_backbone  # noqa: E402
+from pixpro.checkpoints.convert import load_backbone  # noqa: E402
 
 
 def backbone(checkpoint: str, arch: str | None = None) -> nn.Module:

@@ -26,8 +26,7 @@ from pixpro.config import Config, parse_args, settle
 from pixpro.data import Loader
 from pixpro.data.held_out import open_pairs
 from pixpro.errors import UserError
-from pixpro.images import Images, open_images
-from pixpro.images.sample import ImageSet
+from pixpro.images import Images, ImageSet, open_images
 from pixpro.method.model import DensePretraining
 from pixpro.method.trunks import libraries
 from pixpro.monitor.report import report_line

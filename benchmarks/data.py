@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.measuring.timing import by_turns
 from benchmarks.pipeline import names, photos
 from benchmarks.pipeline.official_views import OfficialViews
-from pixpro.data import make_loader
+from pixpro.data import Loader
 from pixpro.data.augment import augment
 from pixpro.data.samples import Samples
 from pixpro.images import Images, decode, open_images
@@ -109,7 +109,7 @@ def loader_tasks(source: Images, image_size: int, batch: int) -> dict[str, Calla
     official = DataLoader(
         OfficialDataset(source, image_size), batch, shuffle=True, drop_last=True, num_workers=1, persistent_workers=True
     )
-    ours = make_loader(source, batch_size=batch, image_size=image_size, workers=1, max_bad=1.0)
+    ours = Loader(source, batch_size=batch, image_size=image_size, workers=1, max_bad=1.0)
     for loader in (official, ours):  # start the workers before their clocks are read
         next(iter(loader))
     return {"official": end_to_end(official), "ours": end_to_end(ours)}
@@ -117,7 +117,7 @@ def loader_tasks(source: Images, image_size: int, batch: int) -> dict[str, Calla
 
 def device_seconds(source: Images, image_size: int, batch: int, device: torch.device, rounds: int) -> float:
     """Median seconds per image of the colours on the device: CPU time there, elapsed time on a GPU."""
-    given = next(iter(make_loader(source, batch_size=batch, image_size=image_size, max_bad=1.0)))
+    given = next(iter(Loader(source, batch_size=batch, image_size=image_size, max_bad=1.0)))
     views = [
         (v.pixels.to(device), c.to(device)) for v, c in ((given.view1, given.colour1), (given.view2, given.colour2))
     ]

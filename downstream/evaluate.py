@@ -35,7 +35,7 @@ from pixpro.checkpoints.convert import read_checkpoint
 from pixpro.data.held_out import held_out_pairs
 from pixpro.data.views import View
 from pixpro.errors import UserError
-from pixpro.method.batch_statistics import batch_statistics
+from pixpro.method.numerics import batch_statistics
 from pixpro.monitor.matching import matching_scores
 from pixpro.run.output import lasting_output
 from pixpro.scenes import sample_scenes

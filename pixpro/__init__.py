@@ -3,7 +3,7 @@
 The rooms follow the way of the data: images, data, method, checkpoints, visualize, monitor, training, run, plan.
 """
 
-from pixpro.checkpoints.backbone import load_backbone
+from pixpro.checkpoints.convert import load_backbone
 from pixpro.data.augment import augment
 from pixpro.data.views import View
 from pixpro.method.model import PixContrast, PixPro

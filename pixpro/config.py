@@ -9,7 +9,7 @@ from pixpro.command_line import OnResume, parse, setting
 from pixpro.errors import UserError
 from pixpro.method.encoder import NECKS, check_settings
 from pixpro.method.heads import LEVELS
-from pixpro.method.instance import INSTANCE_LOSSES
+from pixpro.method.losses import INSTANCE_LOSSES
 from pixpro.method.timm_models import is_timm
 from pixpro.method.trunks import CHOICES, map_shapes
 from pixpro.plan.recipes import recipe_defaults

@@ -22,8 +22,8 @@ from torch import Tensor
 import train
 from pixpro.checkpoints.checkpoint import LAST, load
 from pixpro.config import Config
-from pixpro.method.batch_statistics import batch_statistics
 from pixpro.method.encoder import Encoder
+from pixpro.method.numerics import batch_statistics
 from pixpro.monitor.compare import read_rows
 from pixpro.monitor.semantics import masked_images
 from pixpro.scenes import sample_scenes

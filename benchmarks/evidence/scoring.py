@@ -14,7 +14,7 @@ from downstream.probes.image_scores import ImageFeatureSet, image_scores
 from downstream.probes.labelled import image_files
 from downstream.probes.mask_scores import DenseFeatureSet, count_classes, dense_scores
 from pixpro.data.held_out import held_out_pairs
-from pixpro.method.batch_statistics import batch_statistics
+from pixpro.method.numerics import batch_statistics
 from pixpro.monitor.matching import matching_scores
 
 CELLS = 8000  # of the training images, for the dense probes

@@ -13,8 +13,7 @@ from torch import nn
 
 from downstream.common.precision import require_alike, resolved
 from pixpro.checkpoints import checkpoint
-from pixpro.checkpoints.backbone import load_backbone
-from pixpro.checkpoints.convert import read_checkpoint
+from pixpro.checkpoints.convert import load_backbone, read_checkpoint
 from pixpro.checkpoints.model_folder import HUB
 from pixpro.data.cores import share_cores
 from pixpro.errors import UserError, printable

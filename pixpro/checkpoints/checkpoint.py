@@ -20,21 +20,31 @@ MAX_VALUES = 10_000_000  # a file of a few bytes can refer to one list a billion
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a state of tensors and plain types; the file appears complete, on disk, or not at all (OSError)."""
-    put_in_place(write_partial(path, state), path)
+    with replacing(path) as partial:
+        write(partial, state)
 
 
-def write_partial(path: Path, state: dict[str, Any]) -> Path:
-    """Write a state with its checksum beside `path` and wait for the disk; returns the file to be renamed."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file beside `path`, to be written to the disk; it takes the place of `path` at the end, or is removed."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        yield partial
+        put_in_place(partial, path)
+    except BaseException:
+        discard(partial)
+        raise
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Write a state with its checksum and wait for the disk (OSError)."""
+    try:
+        with path.open("wb") as file:
             torch.save({**state, "checksum": checksum(state)}, file)
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # torch wraps what the file raised
-        discard(partial)
         raise OSError(reason(error)) from error
-    return partial
 
 
 def discard(partial: Path) -> None:

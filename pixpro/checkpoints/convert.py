@@ -2,23 +2,21 @@
 
 import argparse
 import os
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pixpro.checkpoints.layouts import layout_of, rename
+from pixpro.checkpoints.layouts import layout_of, rename, without_wrappers
 from pixpro.checkpoints.model_folder import folder_of, read_folder
 from pixpro.checkpoints.safe_load import load_untrusted, one_line
-from pixpro.checkpoints.trunk import TIMM_TRUNK, arch_of, check_finite, trunk_of, trunk_shapes
+from pixpro.checkpoints.trunk import TIMM_TRUNK, arch_of, backbone, check_finite, trunk_of, trunk_shapes
 from pixpro.errors import UserError
 from pixpro.method.timm_models import MAPS, is_timm
-from pixpro.method.trunks import timm_tensors
+from pixpro.method.trunks import trunk_tensors
 
 
-@dataclass(frozen=True)
-class Conversion:
+class Conversion(NamedTuple):
     """A state dict under our names, and what became of the original's tensors."""
 
     state_dict: dict[str, Tensor]
@@ -28,8 +26,7 @@ class Conversion:
     added: tuple[str, ...]  # our names that stand for something the original does without
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """A checkpoint of any known project, under our names; its backbone is whole and finite."""
 
     state_dict: dict[str, Tensor]
@@ -86,7 +83,7 @@ def convert_timm(state_dict: dict[str, Tensor], arch: str) -> Conversion:
     if any(isinstance(name, str) and without_wrappers(name).startswith(below) for name in state_dict):
         return convert(state_dict)
     trunk_shapes(arch)  # is there such a model
-    known = timm_tensors(arch)
+    known = trunk_tensors(arch)
     named = {
         name: tensor for name, tensor in state_dict.items() if isinstance(name, str) and isinstance(tensor, Tensor)
     }
@@ -95,14 +92,6 @@ def convert_timm(state_dict: dict[str, Tensor], arch: str) -> Conversion:
         raise UserError(f"no known names among its {len(named)} tensors; expected those of {arch}")
     left = tuple(name for name in named if f"{below}{name}" not in trunk)
     return Conversion(trunk, "timm names", "unknown", left, ())
-
-
-WRAPPERS = {"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-
-
-def without_wrappers(name: str) -> str:
-    """A tensor's name without the parts of DistributedDataParallel, torch.compile and others, wherever they stand."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def add_zero_biases(state_dict: dict[str, Tensor]) -> tuple[str, ...]:
@@ -137,6 +126,20 @@ def read_checkpoint(path: str | os.PathLike, arch: str | None = None) -> Checkpo
         raise UserError(f"{path}: malformed ({one_line(str(error), error)}); expected a checkpoint") from None
 
 
+def load_backbone(path: str | os.PathLike, arch: str | None = None) -> nn.Module:
+    """The torchvision or timm model with a checkpoint's trunk and no classifier: (B, 3, H, W) -> (B, channels).
+
+    path: a checkpoint, a file or folder of an export, or `hf-hub:NAME`. Images are RGB in 0..1, normalised with
+    ImageNet's mean and standard deviation. float32, in train mode as any new module. What follows the last stage in a
+    model of timm (a norm, a last convolution) is as initialised, from a fixed seed.
+    Raises UserError unless the file holds a whole trunk, of `arch` if that is given.
+    """
+    checkpoint = read_checkpoint(path, arch)
+    if arch is not None and arch != checkpoint.arch:
+        raise UserError(f"{path}: holds a {checkpoint.arch}, not a {arch}; leave arch out or name the right one")
+    return backbone(checkpoint.trunk(), checkpoint.arch)
+
+
 def checkpoint_from(contents: Any, arch: str | None = None) -> Checkpoint:
     """The checkpoint in a file's contents; raises UserError, and anything else for contents made to deceive."""
     weights, config = weights_in(contents), settings_in(contents)
@@ -148,15 +151,8 @@ def checkpoint_from(contents: Any, arch: str | None = None) -> Checkpoint:
     arch = arch_of(trunk, arch)
     check_finite(trunk)
     said = config.get("method", config.get("loss"))
-    return Checkpoint(
-        state_dict,
-        arch,
-        conversion.writer,
-        said if isinstance(said, str) else conversion.method,
-        epochs_in(contents, config),
-        config,
-        conversion.left,
-    )
+    method = said if isinstance(said, str) else conversion.method
+    return Checkpoint(state_dict, arch, conversion.writer, method, epochs_in(contents, config), config, conversion.left)
 
 
 def weights_in(contents: Any) -> dict[str, Tensor]:

@@ -20,10 +20,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pixpro.checkpoints.backbone import backbone, load_backbone
-from pixpro.checkpoints.convert import Checkpoint, read_checkpoint
+from pixpro.checkpoints.convert import Checkpoint, load_backbone, read_checkpoint
 from pixpro.checkpoints.model_folder import CARD, CONFIG, WEIGHTS, card, config_of, folder_of
-from pixpro.checkpoints.trunk import TIMM_TRUNK
+from pixpro.checkpoints.trunk import TIMM_TRUNK, backbone
 from pixpro.errors import UserError
 from pixpro.method.encoder import Encoder
 from pixpro.method.timm_models import MAPS, is_timm
@@ -55,7 +54,8 @@ def export(checkpoint: Path, out: Path, format: str | None = None, add_hash: boo
     model = backbone(source.trunk(), source.arch)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        about = metadata(source, sha256(weights_of(checkpoint)))
+        folder = folder_of(checkpoint)
+        about = metadata(source, sha256(folder / WEIGHTS if folder else checkpoint))
         if format == FOLDER:
             write_folder(partial, model, about, source.config)
         else:
@@ -69,12 +69,6 @@ def export(checkpoint: Path, out: Path, format: str | None = None, add_hash: boo
     finally:
         shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
     return out
-
-
-def weights_of(checkpoint: Path) -> Path:
-    """The file of weights that a checkpoint is or, if it is a folder or a repository of the hub, has."""
-    folder = folder_of(checkpoint)
-    return folder / WEIGHTS if folder else checkpoint
 
 
 def metadata(source: Checkpoint, digest: str) -> dict[str, Any]:
@@ -152,11 +146,8 @@ def verify(path: Path, source: Checkpoint) -> None:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(argv: list[str] | None = None) -> int:

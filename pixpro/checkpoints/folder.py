@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from pixpro.checkpoints.checkpoint import discard, newest_first, put_in_place, reason, sync
+from pixpro.checkpoints.checkpoint import discard, newest_first, reason, replacing, sync
 from pixpro.errors import UserError
 
 
@@ -58,13 +58,11 @@ class RunFolder:
 
     def write_json(self, name: str, contents: Any) -> None:
         """Write one small file as a whole; UserError when that fails, because this is how a run begins."""
-        partial = self.path / f".{name}.partial"
         try:
-            partial.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
-            sync(partial)
-            put_in_place(partial, self.path / name)
+            with replacing(self.path / name) as partial:
+                partial.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+                sync(partial)
         except OSError as error:
-            discard(partial)
             raise UserError(f"--output_dir {self.path}: cannot be written to ({reason(error)})") from None
 
     def close(self) -> None:

@@ -62,7 +62,9 @@ def initialise(model: DensePretraining, source: str) -> str:
         origin = f"{source} ({checkpoint.writer}, {arch}{epoch})"
     used = copy_parts(own, given)
     missing = [part for part in parts(own) if part not in used]
-    copy_to_momentum(own, [part for part in missing if part.startswith("momentum ")])
+    for name, tensor in own.items():
+        if name.startswith("momentum_") and part_of(name) in missing:
+            tensor.copy_(own[name.removeprefix("momentum_")])
     left = [part for part in parts(given) if part not in used] + left
     return (
         f"init from {origin}: used {', '.join(used)}; left in the file: {', '.join(left) or 'nothing'}; "
@@ -81,13 +83,6 @@ def copy_parts(own: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
                     own[name].copy_(given[name])
             used.append(part)
     return used
-
-
-def copy_to_momentum(own: dict[str, Tensor], missing: list[str]) -> None:
-    """Start these parts of the momentum encoder as copies of the online encoder's."""
-    for name, tensor in own.items():
-        if part_of(name) in missing:
-            tensor.copy_(own[name.removeprefix("momentum_")])
 
 
 def part_of(name: str) -> str:

@@ -3,6 +3,7 @@
 import re
 from typing import NamedTuple
 
+WRAPPERS = {"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 LEAF = r"\.(weight|bias|running_mean|running_var|num_batches_tracked)"
 TRUNK = rf"(conv1|bn1|layer[1-4]\.\d+\.(conv[123]|bn[123]|downsample\.[01])){LEAF}"
 HEAD = rf"(linear1|bn1|linear2){LEAF}"
@@ -116,6 +117,11 @@ LAYOUTS = (
     Layout("a trunk under backbone.", "unknown", ("backbone.",), {"backbone.": "encoder."}),
     Layout("torchvision names", "unknown", ("conv1.", "bn1.", "layer"), {"": "encoder."}),
 )
+
+
+def without_wrappers(name: str) -> str:
+    """A tensor's name without the parts of DistributedDataParallel, torch.compile and others, wherever they stand."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def layout_of(names: list[str]) -> Layout | None:

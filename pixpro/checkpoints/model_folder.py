@@ -30,11 +30,8 @@ def fetched(name: str) -> Path:
         raise UserError(f"{HUB}{name} needs the package huggingface_hub: pip install -e .[timm]") from None
     repository, _, revision = name.partition("@")
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                repository, revision=revision or None, allow_patterns=[WEIGHTS, CONFIG, CARD]
-            )
-        )
+        wanted = [WEIGHTS, CONFIG, CARD]
+        return Path(huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except Exception as error:  # the hub's own, and those of its network libraries
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"{HUB}{name}: not here and could not be fetched ({reason})") from None
@@ -51,8 +48,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
     try:
         with (folder / CONFIG).open("rb") as file:
             config = json.loads(file.read(MAX_CONFIG))
-        about = config.get("pixpro", {"arch": f"{TIMM}{config['architecture']}"})
-        about = dict(about)
+        about = dict(config.get("pixpro", {"arch": f"{TIMM}{config['architecture']}"}))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{folder / CONFIG}: expected JSON that names an architecture") from None
     return {"state_dict": load_untrusted(folder / WEIGHTS)["state_dict"], "metadata": about}

@@ -7,6 +7,7 @@ arguments only: a number of numpy's becomes Python's, an array a tensor, a path 
 import argparse
 import datetime
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 PLAIN_DTYPE = re.compile(r"[?bBhHiIlLqQefd]|b1|[iu][1248]|f[248]|c8|c16|[US]\d{1,5}")
 NUMBERS = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
 NUMBERS += ["bool", "bool_", "float16", "float32", "float64"]
+MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # before numpy 2.0, and after
 
 
 class Dtype:
@@ -76,20 +78,15 @@ def factory() -> None:
     """Stands for what a defaultdict would call; nothing calls it."""
 
 
-def numpy_names() -> list[tuple[Any, str]]:
-    """numpy's functions as pickles name them, from before 2.0 and after."""
-    names: list[tuple[Any, str]] = [(Dtype, "numpy.dtype"), (Array, "numpy.ndarray")]
-    names += [(kind, f"numpy.{kind}") for kind in NUMBERS]  # a type as a value: its name
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        names += [(scalar, f"{module}.scalar"), (array, f"{module}._reconstruct")]
-    return names
-
-
 # For torch.serialization.safe_globals: (what is called, the name in the pickle).
 STAND_INS: list[Any] = [
     argparse.Namespace,
     (argparse.Namespace, "types.SimpleNamespace"),
-    *numpy_names(),
+    (Dtype, "numpy.dtype"),
+    (Array, "numpy.ndarray"),
+    *((kind, f"numpy.{kind}") for kind in NUMBERS),  # a type as a value: its name
+    *((scalar, f"{module}.scalar") for module in MULTIARRAY),
+    *((array, f"{module}._reconstruct") for module in MULTIARRAY),
     *((kind, f"builtins.{kind.__name__}") for kind in (frozenset, range, slice)),
     (no_bytes, "builtins.bytes"),
     (empty_dict, "collections.defaultdict"),
@@ -105,21 +102,24 @@ STAND_INS: list[Any] = [
 
 def plain(contents: Any) -> Any:
     """The same contents with nothing of this module in their dicts and lists, which are changed where they are."""
-    seen: set[int] = set()
-    contents = in_place_of(contents)
-    waiting = [contents]
+    whole = [contents]
+    for container, key, value in entries(whole):
+        if not isinstance(container, tuple):
+            container[key] = in_place_of(value)
+    return whole[0]
+
+
+def entries(contents: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """(container, key, value) of all in nested dicts, lists, tuples and namespaces, each container visited once."""
+    seen, waiting = set(), [contents]
     while waiting:
         item = waiting.pop()
         item = vars(item) if isinstance(item, argparse.Namespace) else item
-        if not isinstance(item, dict | list | tuple) or id(item) in seen:
-            continue
-        seen.add(id(item))
-        for key, value in dict.items(item) if isinstance(item, dict) else enumerate(item):
-            value = in_place_of(value)
-            if not isinstance(item, tuple):
-                item[key] = value
-            waiting.append(value)
-    return contents
+        if isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            for key, value in dict.items(item) if isinstance(item, dict) else enumerate(item):
+                yield item, key, value
+                waiting.append(item[key])  # what may now stand in its place
 
 
 def in_place_of(value: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pixpro.checkpoints.plain_values import STAND_INS, plain
+from pixpro.checkpoints.plain_values import STAND_INS, entries, plain
 from pixpro.errors import UserError
 
 
@@ -74,7 +74,7 @@ def load_pickle(path: Path) -> Any:
 def check_storages(path: Path, contents: Any) -> None:
     """Refuse tensors that claim more memory than the file has bytes, or are not plain arrays on the CPU."""
     storages: dict[int, int] = {}
-    for tensor in tensors(contents):
+    for tensor in (value for *_, value in entries([contents]) if isinstance(value, Tensor)):
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if plain:
             storage = tensor.untyped_storage()
@@ -83,19 +83,6 @@ def check_storages(path: Path, contents: Any) -> None:
             raise UserError(f"{path}: holds a tensor that is not a plain array of numbers; expected weights")
     if sum(storages.values()) > path.stat().st_size:
         raise UserError(f"{path}: its tensors claim more bytes than the file has; not read")
-
-
-def tensors(contents: Any) -> list[Tensor]:
-    """All tensors in nested dicts and lists, each container visited once, however often it is referred to."""
-    found, seen, waiting = [], set(), [contents]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, Tensor):
-            found.append(item)
-        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
-            seen.add(id(item))
-            waiting.extend(item.values() if isinstance(item, dict) else item)
-    return found
 
 
 def load_safetensors(path: Path) -> dict[str, Any]:

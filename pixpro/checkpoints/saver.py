@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pixpro.checkpoints.checkpoint import LAST, discard, put_in_place, reason, sync, write_partial
+from pixpro.checkpoints.checkpoint import LAST, reason, replacing, sync, write
 from pixpro.errors import NotSaved, UserError
 
 LOG = logging.getLogger(__name__)
@@ -106,14 +106,11 @@ class Saver:
             self._thread.join()
 
     def _write(self, state: dict[str, Any]) -> bool:
-        partial = None
         try:
-            partial = write_partial(self.folder / LAST, state)
-            self._rotate()
-            put_in_place(partial, self.folder / LAST)
+            with replacing(self.folder / LAST) as partial:
+                write(partial, state)
+                self._rotate()
         except OSError as error:
-            if partial is not None:
-                discard(partial)
             self.retry_at = time.monotonic() + self.retry_seconds
             LOG.warning(
                 "CHECKPOINT NOT WRITTEN at step %d: %s (%s); training goes on and the write will be tried again, "
@@ -162,15 +159,10 @@ def link_or_copy(path: Path, target: Path) -> None:
 
     It is there as a whole and on disk, or not at all (OSError).
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
-    try:
+    with replacing(target) as partial:
+        partial.unlink(missing_ok=True)
         try:
             os.link(path, partial)
         except OSError:
             shutil.copyfile(path, partial)
             sync(partial)
-        put_in_place(partial, target)
-    except OSError:
-        discard(partial)
-        raise

@@ -1,44 +1,35 @@
-"""Trunk tensors under torchvision's or timm's names -> which backbone they are, checked tensor by tensor."""
+"""Trunk tensors under torchvision's or timm's names -> which backbone they are, checked, and the model with them."""
 
 from functools import cache
 
 import torch
-import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixpro.errors import UserError
 from pixpro.method.timm_models import is_timm
-from pixpro.method.trunks import ARCHS, TRUNK, timm_tensors
+from pixpro.method.trunks import ARCHS, TRUNK, new_backbone, sketch, trunk_tensors
 
 TIMM_TRUNK = "trunk."  # below it an encoder keeps a backbone of timm under timm's names
 COUNTER = "num_batches_tracked"  # absent from old files, and nothing depends on it
 
 
-def trunk_of(state_dict: dict[str, Tensor], prefix: str = "encoder.") -> dict[str, Tensor]:
+def trunk_of(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """The trunk's tensors of a state dict under our names, named as in torchvision or timm."""
-    below = f"{prefix}{TIMM_TRUNK}"
+    below = f"encoder.{TIMM_TRUNK}"
     if any(name.startswith(below) for name in state_dict):
         return {name.removeprefix(below): tensor for name, tensor in state_dict.items() if name.startswith(below)}
-    parts = tuple(f"{prefix}{part}." for part in TRUNK)
-    return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(parts)}
+    parts = tuple(f"encoder.{part}." for part in TRUNK)
+    return {name.removeprefix("encoder."): tensor for name, tensor in state_dict.items() if name.startswith(parts)}
 
 
 @cache
 def trunk_shapes(arch: str) -> dict[str, torch.Size]:
     """Names and shapes of a backbone's trunk, without BatchNorm's counters; UserError for one that timm has not."""
-    if is_timm(arch):
-        try:
-            shapes = timm_tensors(arch)
-        except ValueError as error:
-            raise UserError(str(error)) from None
-        return {name: shape for name, shape in shapes.items() if not name.endswith(COUNTER)}
-    with torch.device("meta"):
-        model = torchvision.models.get_model(arch, weights=None)
-    return {
-        name: tensor.shape
-        for name, tensor in model.state_dict().items()
-        if not name.startswith("fc.") and not name.endswith(COUNTER)
-    }
+    try:
+        shapes = trunk_tensors(arch)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return {name: shape for name, shape in shapes.items() if not name.endswith(COUNTER)}
 
 
 def arch_of(trunk: dict[str, Tensor], said: str | None = None) -> str:
@@ -77,3 +68,17 @@ def check_finite(trunk: dict[str, Tensor]) -> None:
     broken = [name for name, tensor in trunk.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise UserError(f"NaN or infinite values in {len(broken)} tensors of the backbone, first {broken[0]}")
+
+
+def backbone(trunk: dict[str, Tensor], arch: str) -> nn.Module:
+    """The library's model of this name with the given trunk and no classifier."""
+    if is_timm(arch):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = new_backbone(arch)
+        model.load_state_dict(trunk, strict=False)  # its names and shapes were checked
+        return model
+    model = sketch(arch)  # without drawing initial weights that would be overwritten
+    counters = {name: torch.zeros((), dtype=torch.long) for name in model.state_dict() if name.endswith(COUNTER)}
+    model.to_empty(device="cpu").load_state_dict(counters | trunk)
+    return model

@@ -102,19 +102,19 @@ def _where(mask: Tensor, operation: Callable[..., Tensor], x: Tensor, *parameter
 @functools.cache
 def _on_cuda() -> Callable[[Tensor, Tensor], Tensor]:
     """`chain`, compiled at its first call, or as it is where the compiler does not work."""
-    compiled = torch.compile(chain, dynamic=False)
-    working: list[Callable[[Tensor, Tensor], Tensor]] = [compiled]
+    working: Callable[[Tensor, Tensor], Tensor] = torch.compile(chain, dynamic=False)
 
     def run(pixels: Tensor, colour: Tensor) -> Tensor:
+        nonlocal working
         try:
-            return working[0](pixels, colour)
+            return working(pixels, colour)
         except Exception as error:
-            if working[0] is chain or isinstance(error, torch.OutOfMemoryError):
+            if working is chain or isinstance(error, torch.OutOfMemoryError):
                 raise
             warnings.warn(
                 f"colours run uncompiled, and the step about a tenth slower: {type(error).__name__}", stacklevel=3
             )
-            working[0] = chain
+            working = chain
             return chain(pixels, colour)
 
     return run

@@ -68,10 +68,8 @@ def solarize(x: Tensor) -> Tensor:
 def blur(x: Tensor, sigma: Tensor) -> Tensor:
     """x under Pillow's GaussianBlur(sigma): three box filters each way, edges replicated; 0 <= sigma <= 2."""
     weights = box_weights(sigma)
-    for _ in range(3):
-        x = _box(x, weights, dim=3)
-    for _ in range(3):
-        x = _box(x, weights, dim=2)
+    for dim in (3, 3, 3, 2, 2, 2):
+        x = _box(x, weights, dim)
     return x
 
 

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pixpro.data.order import Key
-from pixpro.data.samples import Batch, Samples
+from pixpro.data.samples import Batch, Key, Samples
 from pixpro.data.views import View
 from pixpro.errors import BadImage
 from pixpro.images.decoding import MAX_PIXELS, check_size, decode
@@ -41,22 +40,21 @@ class EncodedSamples(Samples):
     """Micro-batches by their keys, with plain JPEG files as they are and everything else decoded."""
 
     def __getitems__(self, keys: list[Key]) -> Encoded:  # type: ignore[override]  # read by `Finished` alone
-        loaded = [self.load(*key, decode=size_of) for key in keys]
-        parts = [data for (data, *_), _ in loaded]
-        sizes = [size for (_, size, _), _ in loaded]
+        images, replaced = zip(*(self.load(*key, decode=size_of) for key in keys), strict=True)
+        parts, sizes, decoded = zip(*images, strict=True)
         drawn = [[self.draw(*key, role, *size) for key, size in zip(keys, sizes, strict=True)] for role in range(2)]
         crops, flips, boxes, colours = (torch.tensor([[d[i] for d in view] for view in drawn]) for i in range(4))
         return Encoded(
             torch.cat(parts),
             torch.tensor([len(part) for part in parts]).cumsum(0),
             torch.tensor(sizes),
-            torch.tensor([is_decoded for (_, _, is_decoded), _ in loaded]),
+            torch.tensor(decoded),
             crops,
             flips,
             boxes,
             colours,
             torch.tensor(keys),
-            torch.tensor([replaced for _, replaced in loaded]),
+            torch.tensor(replaced),
         )
 
 
@@ -158,8 +156,7 @@ def decode_jpegs(files: list[Tensor], device: torch.device) -> list[Tensor]:
     """RGB pixels of JPEG files by what decodes them on this device."""
     found = decoder_for(device)
     assert found is not None, "the loader asks first"
-    _, decoder = found
-    return decoder(files, device)
+    return found[1](files, device)
 
 
 def crop_on_device(image: Tensor, crop: list[int], flip: bool, size: int) -> Tensor:

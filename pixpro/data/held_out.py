@@ -2,18 +2,19 @@
 
 import logging
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pixpro.data.augment import augment, draw_colour
-from pixpro.data.views import Distance, View, crop_box, crop_pixels, draw_crop
+from pixpro.data.augment import augment
+from pixpro.data.samples import draw_view
+from pixpro.data.views import Distance, View, crop_pixels
 from pixpro.errors import UserError
-from pixpro.images import Images, open_images
+from pixpro.images import Images, open_images, sample_images
 from pixpro.images.decoding import BadImage, decode
-from pixpro.images.sample import sample_images
 
 LOG = logging.getLogger(__name__)
 HELD_OUT = 64  # images on which dense matching accuracy is measured
@@ -32,11 +33,9 @@ def view_pairs(
         height, width = image.shape[1:]
         for role in (0, 1):
             rng = random.Random(f"matching {seed} {number} {role}")
-            crop, flip = draw_crop(rng, height, width), rng.random() < 0.5
+            crop, flip, box, colour = draw_view(rng, role, height, width, distance)
             pixels = crop_pixels(image, crop, flip, size).permute(2, 0, 1)
-            colour = torch.tensor([draw_colour(rng, role)], dtype=torch.float32)
-            box = torch.tensor(crop_box(crop, height, width, flip, distance))
-            views[role].append((augment(pixels[None], colour)[0], box))
+            views[role].append((augment(pixels[None], torch.tensor([colour]))[0], torch.tensor(box)))
     first, second = (View(*(torch.stack(parts) for parts in zip(*view, strict=True))) for view in views)
     return first, second
 
@@ -45,15 +44,8 @@ def held_out_pairs(
     paths: Sequence[str | Path], size: int, *, seed: int = 0, distance: Distance = "image"
 ) -> tuple[View, View]:
     """The `view_pairs` of image files. Raises UserError for a damaged one."""
-
-    def images() -> Iterator[Tensor]:
-        for path in paths:
-            try:
-                yield decode(Path(path).read_bytes())
-            except (OSError, BadImage) as error:
-                raise unusable(str(path), error) from error
-
-    return view_pairs(images(), size, seed=seed, distance=distance)
+    images = (held_out_image(str(path), Path(path).read_bytes) for path in paths)
+    return view_pairs(images, size, seed=seed, distance=distance)
 
 
 def open_pairs(
@@ -70,18 +62,15 @@ def open_pairs(
     source = open_images(val_data)
     if source.left_out:
         LOG.warning("held-out images: %s", source.left_out)
-
-    def images() -> Iterator[Tensor]:
-        # Class folders in order would give images of one or two classes.
-        for index in sorted(random.Random(0).sample(range(len(source)), min(HELD_OUT, len(source)))):
-            try:
-                yield decode(source.read(index))
-            except BadImage as error:
-                raise unusable(source.name(index), error) from error
-
-    return view_pairs(images(), image_size, distance=distance)
+    # Class folders in order would give images of one or two classes.
+    chosen = sorted(random.Random(0).sample(range(len(source)), min(HELD_OUT, len(source))))
+    images = (held_out_image(source.name(index), partial(source.read, index)) for index in chosen)
+    return view_pairs(images, image_size, distance=distance)
 
 
-def unusable(name: str, error: Exception) -> UserError:
-    """What to say of an image that cannot be read."""
-    return UserError(f"{name}: cannot be used as a held-out image: {error}; remove it")
+def held_out_image(name: str, read: Callable[[], bytes]) -> Tensor:
+    """An image (3, H, W) uint8; UserError when it cannot be read."""
+    try:
+        return decode(read())
+    except (OSError, BadImage) as error:
+        raise UserError(f"{name}: cannot be used as a held-out image: {error}; remove it") from error

@@ -1,38 +1,28 @@
 """Where images come from: folders, tar shards and zip files, mixed at will -> one numbered list of encoded images."""
 
 import bisect
+import hashlib
 import itertools
 import os
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
+
+from torch import Tensor
 
 from pixpro.errors import BadImage, UserError
 from pixpro.images.archives import ArchiveStore, open_archive
 from pixpro.images.decoding import decode
-from pixpro.images.folders import FolderStore
-from pixpro.images.kinds import ARCHIVES, COMPRESSED, EXTENSIONS, Kind
-from pixpro.images.left_out import LeftOut
-from pixpro.images.listing import Names
+from pixpro.images.folders import FolderStore, file_size
+from pixpro.images.kinds import ARCHIVES, COMPRESSED, EXTENSIONS, Kind, LeftOut
+from pixpro.images.listing import Store
 
-__all__ = ["BadImage", "Images", "decode", "open_images"]
+__all__ = ["BadImage", "ImageSet", "Images", "decode", "open_images", "sample_images"]
 
 WITHOUT_IMAGES = Kind("archive(s)", "without an image that is read", missed=True)
 UNPACKED = Kind("archive(s)", "their images lie unpacked beside them")
-
-
-class Store(Protocol):
-    """One place that holds images."""
-
-    names: Names  # below the place
-
-    def __len__(self) -> int: ...
-
-    def name(self, i: int) -> str: ...
-
-    def size(self, i: int) -> int: ...
-
-    def read(self, i: int) -> bytes: ...
+SIZED = 1000  # images whose sizes are compared: asking for all of them would take as long as listing them
 
 
 class Images:
@@ -69,6 +59,37 @@ class Images:
         return store.read(i)
 
 
+class ImageSet(NamedTuple):
+    """How many images there are, and a hash over their order, their names and some of their sizes."""
+
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls
+    fingerprint: str
+
+    @classmethod
+    def of(cls, source: Images) -> "ImageSet":
+        """That of a source: its names below its folders and in its archives, wherever these are."""
+        count = len(source)
+        digest = hashlib.sha256()
+        for store in source.stores:
+            for array in store.names.arrays().values():
+                digest.update(array.data)
+        for index in sorted(random.Random(0).sample(range(count), min(SIZED, count))):
+            digest.update(source.size(index).to_bytes(8, "little", signed=True))
+        return cls(count, digest.hexdigest()[:32])
+
+    def __str__(self) -> str:
+        return f"{self.count} with names and sizes {self.fingerprint[:8]}"
+
+
+def sample_images(source: Images, count: int) -> Iterator[Tensor]:
+    """Up to `count` images (3, H, W) uint8, always the same ones; those that cannot be read are left out."""
+    for index in random.Random(0).sample(range(len(source)), min(count, len(source))):
+        try:
+            yield decode(source.read(index))
+        except BadImage:  # the loader replaces it, and `python -m pixpro check` names it
+            continue
+
+
 def open_images(roots: Sequence[str | Path]) -> Images:
     """All images below the given folders and in the given .tar and .zip files, in this order.
 
@@ -95,11 +116,11 @@ def _open_root(root: str | Path, left: LeftOut) -> list[Store]:
         here.merge(folder.left_out)
         found: list[Store] = [folder] if len(folder) else []
         found += _open_archives(folder.archives, here)
-    elif path.lower().endswith(tuple(os.fsdecode(ending) for ending in ARCHIVES)):
+    elif os.fsencode(path).lower().endswith(ARCHIVES):
         archive = open_archive(path)
         found = [archive]
         here.merge(archive.left_out)
-    elif path.lower().endswith(tuple(os.fsdecode(ending) for ending in COMPRESSED)):
+    elif os.fsencode(path).lower().endswith(COMPRESSED):
         raise UserError(f"{root}: a compressed archive cannot be read in random order; unpack it or repack it as .tar")
     else:
         raise UserError(f"{root}: neither a folder nor a .tar or .zip file")
@@ -133,16 +154,8 @@ def _lies_unpacked(archive: ArchiveStore) -> bool:
     step = max(1, len(archive) // 20)
     return any(
         all(
-            _size(os.path.join(beside, os.path.relpath(archive.name(i), archive.path))) == archive.size(i)
+            file_size(os.path.join(beside, os.path.relpath(archive.name(i), archive.path))) == archive.size(i)
             for i in range(0, len(archive), step)
         )
         for beside in (folder, stem)
     )
-
-
-def _size(path: str) -> int:
-    """Bytes of a file; -1 if there is none."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from pixpro.errors import BadImage, UserError
-from pixpro.images.kinds import MAX_BYTES
-from pixpro.images.left_out import LeftOut
-from pixpro.images.listing import Arrays, Names, cached
+from pixpro.images.kinds import MAX_BYTES, LeftOut
+from pixpro.images.listing import Arrays, Names, Store, cached
 from pixpro.images.members import DEFLATED, Places, tar_members, zip_members
 
 MAX_OPEN = 64  # shards kept open per process
@@ -31,13 +30,11 @@ def _descriptor(path: str) -> int:
     return _open[path]
 
 
-class ArchiveStore:
-    """The images of one archive in the order of its index; subclasses say how to index and read.
-
-    left_out: its other members.
-    """
+class ArchiveStore(Store):
+    """The images of one archive in the order of its index; subclasses say how to index and read."""
 
     kind: str
+    size_at: int  # which of the numbers that `extract` needs is the image's size
 
     def __init__(self, path: str | Path) -> None:
         self.path = os.path.realpath(path)
@@ -64,19 +61,12 @@ class ArchiveStore:
         """(name, numbers that `extract` needs ...) of every image, and the other members."""
         raise NotImplementedError
 
-    def size(self, i: int) -> int:
-        """Bytes of one image."""
-        raise NotImplementedError
-
     def extract(self, place: list[int]) -> bytes:
         """Encoded bytes of one member."""
         raise NotImplementedError
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def name(self, i: int) -> str:
-        return os.path.join(self.path, self.names[i].lstrip("/"))
+    def size(self, i: int) -> int:
+        return int(self._places[i][self.size_at])
 
     def read(self, i: int) -> bytes:
         """Encoded bytes; raises BadImage if the archive is gone or damaged there."""
@@ -98,7 +88,7 @@ class ArchiveStore:
 class TarStore(ArchiveStore):
     """Images of an uncompressed tar file, webdataset shards included."""
 
-    kind = "tar"
+    kind, size_at = "tar", 1
 
     def members(self) -> tuple[Places, LeftOut]:
         return tar_members(self.path)
@@ -107,14 +97,11 @@ class TarStore(ArchiveStore):
         offset, size = place
         return self.pread(size, offset)
 
-    def size(self, i: int) -> int:
-        return int(self._places[i][1])
-
 
 class ZipStore(ArchiveStore):
     """Images of a zip file, stored or deflated."""
 
-    kind = "zip"
+    kind, size_at = "zip", 2
 
     def members(self) -> tuple[Places, LeftOut]:
         return zip_members(self.path)
@@ -133,9 +120,6 @@ class ZipStore(ArchiveStore):
         if len(data) != size:
             raise BadImage("a zip member of another size than announced")
         return data
-
-    def size(self, i: int) -> int:
-        return int(self._places[i][2])
 
 
 def open_archive(path: str | Path) -> ArchiveStore:

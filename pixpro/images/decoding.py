@@ -4,7 +4,6 @@ import io
 import logging
 import os
 import warnings
-from typing import NamedTuple
 
 import torch
 from PIL import Image, ImageFile, UnidentifiedImageError, features
@@ -30,13 +29,6 @@ else:
     FORMATS.append("HEIF")
 
 
-class Decoded(NamedTuple):
-    """An image, and what was done to it."""
-
-    pixels: Tensor  # RGB (3, H, W) uint8
-    scaled: str  # by which range its samples of more than 8 bits were brought to 8; "" where the format says it
-
-
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
     """RGB pixels (3, H, W) uint8, upright (EXIF orientation applied), as Pillow's `convert("RGB")` shows them.
 
@@ -49,8 +41,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
     return pixels
 
 
-def decode_and_tell(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """What `decode` returns, and what was done to it."""
+def decode_and_tell(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Tensor, str]:
+    """What `decode` returns, and by which range samples of more than 8 bits were scaled; "" if the format says it."""
     if not data:
         raise BadImage("the file is empty")
     if data[:2] == b"\xff\xd8":
@@ -59,12 +51,12 @@ def decode_and_tell(data: bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
         if header.channels in (1, 3) and header.exif == header.exif_comes_first:
             pixels = decode_jpeg(data)
             if pixels is not None:
-                return Decoded(pixels, "")
+                return pixels, ""
     return decode_other(data, max_pixels)
 
 
-def decode_other(data: bytes, max_pixels: int) -> Decoded:
-    """RGB pixels (3, H, W) of every other format, by Pillow."""
+def decode_other(data: bytes, max_pixels: int) -> tuple[Tensor, str]:
+    """The same for every other format, by Pillow."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on sizes, palettes and EXIF: we check or convert
@@ -81,7 +73,7 @@ def decode_other(data: bytes, max_pixels: int) -> Decoded:
         raise BadImage(unread_tiff(data) or f"not an image ({', '.join(FORMATS)} are read)") from None
     except Exception as error:  # Pillow's decoders raise almost anything for damaged data
         raise BadImage(f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}") from None
-    return Decoded(torch.from_numpy(pixels).permute(2, 0, 1), scaled)
+    return torch.from_numpy(pixels).permute(2, 0, 1), scaled
 
 
 def say_once(scaled: str) -> None:

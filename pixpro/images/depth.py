@@ -23,8 +23,7 @@ OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"
 class Stated(NamedTuple):
     """What a file says of its samples."""
 
-    low: float | None = None
-    high: float | None = None  # the range, where the file states one
+    range: tuple[float, float] | None = None
     whole: tuple[float, float] | None = None  # the range of the container, of which the samples may use a part
     missing: float | None = None  # the value that stands for "no data"
     inverted: bool = False  # the least value is white
@@ -96,9 +95,10 @@ def stated_by(image: Image.Image) -> Stated:
     if high is None:
         low, high = number(tag(image, MIN)), number(tag(image, MAX))
     low = 0 if low is None else low
-    if high is None or not low < high or (low, high) == full:
-        low, high = full if full and bits not in (16, 32) else (None, None)
-    return Stated(low, high, full if bits <= 16 else None, number(tag(image, NO_DATA)), tag(image, PHOTOMETRIC) == 0)
+    told = None if high is None or not low < high or (low, high) == full else (low, high)
+    if told is None and bits not in (16, 32):
+        told = full
+    return Stated(told, full if bits <= 16 else None, number(tag(image, NO_DATA)), tag(image, PHOTOMETRIC) == 0)
 
 
 def number(value: Any) -> float | None:
@@ -121,9 +121,9 @@ def to_8_bits(values: np.ndarray, stated: Stated) -> tuple[np.ndarray, str]:
     if not known.size:
         raise BadImage("no sample has a finite value")
     whole = stated.whole
-    if stated.high is not None:
-        assert stated.low is not None
-        low, high, scaled = stated.low, stated.high, f"the range that it states, {stated.low:g} to {stated.high:g}"
+    if stated.range:
+        low, high = stated.range
+        scaled = f"the range that it states, {low:g} to {high:g}"
     else:
         low, high = used_range(known)
         if floating and low >= 0 and high <= 1:

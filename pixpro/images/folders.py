@@ -9,49 +9,38 @@ from pathlib import Path
 import numpy as np
 
 from pixpro.errors import BadImage
-from pixpro.images.kinds import ARCHIVES, EXTENSIONS, MAX_BYTES, Kind, is_hidden
-from pixpro.images.left_out import LeftOut
-from pixpro.images.listing import Arrays, Names, cached
+from pixpro.images.kinds import ARCHIVES, EXTENSIONS, MAX_BYTES, Kind, LeftOut, is_hidden
+from pixpro.images.listing import Arrays, Names, Store, cached
 
 DOT = ord(".")
 READ_ALREADY = Kind("folder(s)", "read already under another name")
 LEADS_UP = Kind("link(s)", "to a folder above")
 
 
-class FolderStore:
+class FolderStore(Store):
     """The images below a folder, sorted by path; symbolic links are followed, each folder once.
 
     archives: paths of the archives found among them, in the same order. left_out: everything else.
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = os.path.realpath(root)
-        listed = cached("folder", self.root, self._scan)
+        self.path = os.path.realpath(root)
+        listed = cached("folder", self.path, self._scan)
         self.left_out = LeftOut.of(listed.pop("left_out"))
-        self.archives = [os.path.join(self.root, name) for name in json.loads(listed.pop("archives").tobytes())]
+        self.archives = [os.path.join(self.path, name) for name in json.loads(listed.pop("archives").tobytes())]
         self.names = Names(**listed)
 
     def _scan(self) -> tuple[Arrays, list[bytes]]:
         folders: list[bytes] = []
         archives: list[bytes] = []
-        left = LeftOut(self.root)
-        names = Names.of(walk(os.fsencode(self.root), folders, archives, left))
+        left = LeftOut(self.path)
+        names = Names.of(walk(os.fsencode(self.path), folders, archives, left))
         listed = json.dumps([os.fsdecode(name) for name in archives]).encode()
         more = {"archives": np.frombuffer(listed, dtype=np.uint8).copy(), "left_out": left.array()}
         return names.arrays() | more, folders
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def name(self, i: int) -> str:
-        return os.path.join(self.root, self.names[i])
-
     def size(self, i: int) -> int:
-        """Bytes of the file; -1 if it is gone."""
-        try:
-            return os.stat(self.name(i)).st_size
-        except OSError:
-            return -1
+        return file_size(self.name(i))
 
     def read(self, i: int) -> bytes:
         """Encoded bytes; raises BadImage if the file is gone, unreadable or not a plain file."""
@@ -70,6 +59,14 @@ class FolderStore:
             raise BadImage(error.strerror or str(error)) from None
 
 
+def file_size(path: str) -> int:
+    """Bytes of a file; -1 if there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
 def walk(root: bytes, folders: list[bytes], archives: list[bytes], left: LeftOut) -> Iterator[bytes]:
     """Paths of images below root, relative to it, folder by folder in sorted order.
 
@@ -86,11 +83,8 @@ def walk(root: bytes, folders: list[bytes], archives: list[bytes], left: LeftOut
         try:
             status = os.stat(path)
             known = (status.st_dev, status.st_ino)
-            if known in seen:
-                left.add(READ_ALREADY, prefix)
-                continue
-            if known in above:
-                left.add(LEADS_UP, prefix)
+            if known in seen or known in above:
+                left.add(READ_ALREADY if known in seen else LEADS_UP, prefix)
                 continue
             images, other, inner = entries_of(path, prefix, hidden, folders, left)
         except OSError as error:

@@ -1,5 +1,6 @@
 """Lists of millions of files: small in memory, kept between runs, made anew when what they describe has changed."""
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 import torch
 
-from pixpro.images.cache import cache_folder
-from pixpro.images.kinds import EXTENSIONS
+from pixpro.images.kinds import EXTENSIONS, LeftOut
 
 Arrays = dict[str, np.ndarray]
 VERSION = 2
@@ -51,6 +52,49 @@ class Names:
     def arrays(self) -> dict[str, np.ndarray]:
         """What the constructor takes, for a file."""
         return {"block": self._block.numpy(), "ends": self._ends.numpy()}
+
+
+class Store:
+    """One place that holds images, a folder or an archive: what `Images` says of them, by their numbers here."""
+
+    path: str
+    names: Names  # below the place
+    left_out: LeftOut  # what lies there, too, and is not read
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, i: int) -> str:
+        return os.path.join(self.path, self.names[i].lstrip("/"))
+
+    def size(self, i: int) -> int:
+        raise NotImplementedError
+
+    def read(self, i: int) -> bytes:
+        raise NotImplementedError
+
+
+def cache_folder() -> Path:
+    """$PIXPRO_CACHE, or pixpro/ in the user's cache folder ($XDG_CACHE_HOME or ~/.cache on Linux)."""
+    if chosen := os.environ.get("PIXPRO_CACHE"):
+        return Path(os.path.expanduser(chosen))
+    try:
+        folder = platformdirs.user_cache_path("pixpro", appauthor=False)
+    except RuntimeError:  # there is no home; older releases return a path that begins with ~
+        return of_nobody()
+    return folder if folder.is_absolute() else of_nobody()
+
+
+def of_nobody() -> Path:
+    """A folder for temporary files that is this user's alone: for a user without a home, as in some containers."""
+    folder = Path(tempfile.gettempdir(), f"pixpro-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.lstat().st_uid == os.getuid():
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="pixpro-"))  # somebody else has taken the name
 
 
 def stamp(path: str | bytes) -> list[int]:
@@ -97,16 +141,14 @@ def _load(file: Path) -> Arrays | None:
 
 
 def _save(file: Path, arrays: Arrays, sources: list[bytes], stamps: list[list[int]]) -> None:
-    try:
+    joined = np.frombuffer(b"\0".join(sources), dtype=np.uint8)
+    contents: dict[str, Any] = {**arrays, "sources": joined, "stamps": np.array(stamps, dtype=np.int64)}
+    with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
             try:
-                joined = np.frombuffer(b"\0".join(sources), dtype=np.uint8)
-                contents: dict[str, Any] = {**arrays, "sources": joined, "stamps": np.array(stamps, dtype=np.int64)}
                 np.savez(part, **contents)
                 os.replace(part.name, file)
             except BaseException:
                 os.unlink(part.name)
                 raise
-    except OSError:
-        return

@@ -7,8 +7,7 @@ import tarfile
 import zipfile
 from typing import BinaryIO
 
-from pixpro.images.kinds import ARCHIVES, Kind, is_image
-from pixpro.images.left_out import LeftOut
+from pixpro.images.kinds import ARCHIVES, Kind, LeftOut, is_image
 
 BLOCK = 512  # a tar file consists of blocks
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf")  # gzip, bzip2, xz, zstd, 7-zip

@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from pixpro.method.heads import LEVELS, PYRAMID_CHANNELS, ConvHead, FeaturePyramid
-from pixpro.method.timm_models import is_timm, timm_maps, timm_trunk
+from pixpro.method.timm_models import cut_after_c5, is_timm, random_layers, timm_maps, timm_model
 from pixpro.method.trunks import TRUNK, check_arch, resnet_maps, timm_idle
 
 NECKS = ("none", "fpn", "stage")
@@ -48,7 +48,8 @@ class Encoder(nn.Module):
         check_settings(arch, neck, levels, drop_path)
         self.arch = arch
         if is_timm(arch):
-            self.trunk, self.taps = timm_trunk(arch, drop_path=drop_path)
+            self.trunk = timm_model(arch, drop_path=drop_path)
+            self.taps = cut_after_c5(self.trunk, arch)
             stages = list(self.taps.channels)
         else:
             trunk = torchvision.models.get_model(arch, weights=None, zero_init_residual=True)
@@ -77,13 +78,8 @@ class Encoder(nn.Module):
 
     @property
     def level(self) -> int:
-        """Level of the coarsest projected map."""
+        """Level of the coarsest projected map: each of its cells has 2^level pixels of an image along a side."""
         return self.top if self.neck is None else self.neck.levels[-1]
-
-    @property
-    def stride(self) -> int:
-        """Pixels of an image, along a side, for each cell of the coarsest projected map."""
-        return 2**self.level
 
     @property
     def dense(self) -> str:
@@ -135,14 +131,3 @@ def momentum_copy(module: Module) -> Module:
     for part in random_layers(twin):
         part.drop_prob = 0.0  # type: ignore[assignment]  # torch takes every attribute of a module for a tensor
     return twin
-
-
-def random_layers(module: nn.Module) -> list[nn.Module]:
-    """The layers that draw at random in train mode: timm's DropPath, by its attribute."""
-    return [part for part in module.modules() if getattr(part, "drop_prob", 0.0)]
-
-
-@torch.no_grad()
-def update_momentum(momentum: nn.Module, online: nn.Module, coefficient: float) -> None:
-    """Move each parameter in place: coefficient x itself + (1 - coefficient) x online. Buffers are not touched."""
-    torch._foreach_lerp_(list(momentum.parameters()), list(online.parameters()), 1 - coefficient)

@@ -40,7 +40,7 @@ class FeaturePyramid(FeaturePyramidNetwork):
         return tuple(maps)
 
 
-class ConvHead(nn.Module):
+class ConvHead(nn.Sequential):
     """1x1 convolution - BatchNorm - ReLU - 1x1 convolution: (B, in_dim, H, W) -> (B, out_dim, H, W).
 
     `MLP2d` of the official code, with its parameter names.
@@ -52,6 +52,3 @@ class ConvHead(nn.Module):
         self.bn1 = nn.BatchNorm2d(hidden_dim)
         self.relu1 = nn.ReLU(inplace=True)
         self.linear2 = nn.Conv2d(hidden_dim, out_dim, kernel_size=1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.linear2(self.relu1(self.bn1(self.linear1(features))))

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixpro.data.views import View
-from pixpro.method.encoder import Embedding, Encoder, momentum_copy, update_momentum
+from pixpro.method.encoder import Embedding, Encoder, momentum_copy
 from pixpro.method.geometry import inside, positive_pairs
-from pixpro.method.instance import instance_branch
-from pixpro.method.losses import consistency_loss, contrast_loss
+from pixpro.method.losses import consistency_loss, contrast_loss, instance_branch
 from pixpro.method.numerics import at_least_float32, by_images, full_precision
 from pixpro.method.ppm import PixelPropagation
 
@@ -102,16 +101,18 @@ class DensePretraining(nn.Module):
             return torch.stack(by_images(part, *cells, *boxes, cells=size[0] * size[1])).sum()
 
     def predict(self, cells: Tensor) -> Tensor:
-        """What the online branch adds to its projection."""
-        raise NotImplementedError
+        """What the online branch makes of its projection: nothing else, if the method does not say."""
+        return cells
 
     def cell_loss(self, prediction: Tensor, target: Tensor, positives: Tensor, boxes: Both[Tensor]) -> Tensor:
         """The method's loss between normalised cells; boxes: of the prediction's view, of the target's."""
         raise NotImplementedError
 
+    @torch.no_grad()
     def update_momentum(self, coefficient: float) -> None:
         """Move the momentum encoder: coefficient x itself + (1 - coefficient) x encoder; parameters only."""
-        update_momentum(self.momentum_encoder, self.encoder, coefficient)
+        momentum, online = self.momentum_encoder.parameters(), self.encoder.parameters()
+        torch._foreach_lerp_(list(momentum), list(online), 1 - coefficient)
 
 
 class PixPro(DensePretraining):
@@ -183,9 +184,6 @@ class PixContrast(DensePretraining):
         branch = instance_branch(instance_loss, dim, hidden_dim, instance_temperature) if instance_weight > 0 else None
         super().__init__(encoder, branch, threshold=threshold, instance_weight=instance_weight)
         self.temperature = temperature
-
-    def predict(self, cells: Tensor) -> Tensor:
-        return cells
 
     def cell_loss(self, prediction: Tensor, target: Tensor, positives: Tensor, boxes: Both[Tensor]) -> Tensor:
         within = inside(*boxes, (prediction.shape[2], prediction.shape[3]))

@@ -37,9 +37,14 @@ def timm_model(arch: str, *, drop_path: float = 0.0, pretrained: bool = False) -
             if refused is None or (refused == "drop_path_rate" and drop_path):
                 raise ValueError(f"timm's {name} cannot be made like this: {error}") from None
             del options[refused]
-    if drop_path and not any(getattr(part, "drop_prob", 0.0) for part in model.modules()):
+    if drop_path and not random_layers(model):
         raise ValueError(f"timm's {name} has no drop path; leave drop path at 0")
     return model
+
+
+def random_layers(module: nn.Module) -> list[nn.Module]:
+    """The layers that draw at random in train mode: timm's DropPath, by its attribute."""
+    return [part for part in module.modules() if getattr(part, "drop_prob", 0.0)]
 
 
 def import_timm():
@@ -51,8 +56,11 @@ def import_timm():
     return timm
 
 
-def taps_of(model: TimmModel, name: str) -> Taps:
-    """Where a timm model gives c2 to c5: of several maps of one stride the last, as detectors take it."""
+def cut_after_c5(model: TimmModel, name: str) -> Taps:
+    """Remove from a timm model, in place, what follows c5; returns where it gives c2 to c5.
+
+    Of several maps of one stride the last is taken, as detectors do.
+    """
     if not hasattr(model, "forward_intermediates"):
         raise ValueError(f"{name} has no forward_intermediates, from which timm's models give their maps; use another")
     strides = [info["reduction"] for info in model.feature_info]
@@ -60,20 +68,9 @@ def taps_of(model: TimmModel, name: str) -> Taps:
         found = ", ".join(str(stride) for stride in sorted(set(strides)))
         raise ValueError(f"{name} gives maps of stride {found}; a pyramid of strides 4, 8, 16 and 32 is needed")
     indices = tuple(len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES)
-    return Taps(indices, tuple(model.feature_info[index]["num_chs"] for index in indices))
-
-
-def timm_trunk(arch: str, *, drop_path: float = 0.0) -> tuple[nn.Module, Taps]:
-    """A model of timm without what follows c5, under timm's own key names, and where it gives its maps."""
-    model = timm_model(arch, drop_path=drop_path)
-    taps = taps_of(model, arch)
-    prune(model, taps)
-    return model, taps
-
-
-def prune(model: TimmModel, taps: Taps) -> None:
-    """Remove from a timm model, in place, what follows c5."""
-    model.prune_intermediate_layers(list(taps.indices), prune_norm=True, prune_head=True)
+    taps = Taps(indices, tuple(model.feature_info[index]["num_chs"] for index in indices))
+    model.prune_intermediate_layers(list(indices), prune_norm=True, prune_head=True)
+    return taps
 
 
 def timm_maps(model: TimmModel, taps: Taps, images: Tensor, last: str = "c5") -> dict[str, Tensor]:

@@ -8,18 +8,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from pixpro.method.timm_models import (
-    MAPS,
-    STRIDES,
-    TIMM,
-    Taps,
-    import_timm,
-    is_timm,
-    prune,
-    taps_of,
-    timm_maps,
-    timm_model,
-)
+from pixpro.method.timm_models import MAPS, STRIDES, Taps, cut_after_c5, import_timm, is_timm, timm_maps, timm_model
 
 ARCHS = (
     "resnet18",
@@ -39,7 +28,7 @@ class Archs(tuple[str, ...]):
     """torchvision's names, which are listed, and `timm/NAME`, which are too many to list."""
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name.startswith(TIMM) or tuple.__contains__(self, name))
+        return isinstance(name, str) and (is_timm(name) or tuple.__contains__(self, name))
 
 
 CHOICES = Archs((*ARCHS, "timm/NAME"))
@@ -59,16 +48,14 @@ def check_arch(arch: str) -> None:
         raise ValueError(f"unknown arch {arch!r}; expected {', '.join(ARCHS)} or timm/NAME")
 
 
-def new_backbone(arch: str, *, drop_path: float = 0.0) -> nn.Module:
+def new_backbone(arch: str) -> nn.Module:
     """The library's own model, without a classifier, with weights at random: (B, 3, H, W) -> (B, C).
 
     torchvision's with zero_init_residual, as pre-training starts; timm's as timm starts them.
     """
     if is_timm(arch):
-        return timm_model(arch, drop_path=drop_path)
+        return timm_model(arch)
     check_arch(arch)
-    if drop_path:
-        raise ValueError(f"drop path is for backbones of timm, not for {arch}")
     model = torchvision.models.get_model(arch, weights=None, zero_init_residual=True)
     model.fc = nn.Identity()
     return model
@@ -77,7 +64,7 @@ def new_backbone(arch: str, *, drop_path: float = 0.0) -> nn.Module:
 @cache
 def timm_taps(arch: str) -> Taps:
     """Where a model of timm gives c2 to c5; ValueError, with the reason, where it does not."""
-    return taps_of(sketch(arch), arch)
+    return cut_after_c5(sketch(arch), arch)
 
 
 def sketch(arch: str) -> nn.Module:
@@ -91,8 +78,8 @@ def sketch(arch: str) -> nn.Module:
 
 
 @cache
-def timm_tensors(arch: str) -> dict[str, torch.Size]:
-    """Names and shapes of all tensors of a timm model that its maps up to c5 need."""
+def trunk_tensors(arch: str) -> dict[str, torch.Size]:
+    """Names and shapes of all tensors of a backbone that its maps up to c5 need."""
     return {name: tensor.shape for name, tensor in Pyramid(sketch(arch)).body.state_dict().items()}
 
 
@@ -132,8 +119,7 @@ class Pyramid(nn.Module):
             last = [m for m in backbone.layer4.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
             self.channels: tuple[int, ...] = (last // 8, last // 4, last // 2, last)
         else:
-            self.taps = taps_of(backbone, type(backbone).__name__)
-            prune(backbone, self.taps)
+            self.taps = cut_after_c5(backbone, type(backbone).__name__)
             self.channels = self.taps.channels
 
     def forward(self, images: Tensor, last: str = "c5") -> dict[str, Tensor]:

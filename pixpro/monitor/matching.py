@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixpro.data.views import View
-from pixpro.method.batch_statistics import batch_statistics
 from pixpro.method.encoder import Encoder
 from pixpro.method.geometry import inside, positive_pairs
-from pixpro.method.numerics import at_least_float32, full_precision
+from pixpro.method.numerics import at_least_float32, batch_statistics, full_precision
 
 TIE = 1e-6  # cosines closer than this to the best share the first place
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from pixpro.checkpoints.checkpoint import newest_first, reason
 from pixpro.errors import UserError, printable
-from pixpro.images import open_images
-from pixpro.images.sample import sample_images
+from pixpro.images import open_images, sample_images
 from pixpro.monitor.compare import DEFAULT, TITLES, curve, read_rows
 from pixpro.visualize.chart import Panel, draw_chart
 from pixpro.visualize.ends import both_ends, end_pictures

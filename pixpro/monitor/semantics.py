@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pixpro.data.augment import MEAN, STD
 from pixpro.images.decoding import decode
-from pixpro.method.batch_statistics import batch_statistics
 from pixpro.method.encoder import Encoder
+from pixpro.method.numerics import batch_statistics
 
 TRAIN_CELLS, TEST_CELLS = 1000, 100_000  # at most, of each class
 PENALTY = 0.1  # per cell, on standardised features

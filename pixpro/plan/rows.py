@@ -6,8 +6,7 @@ import torch
 
 from pixpro.data.views import Distance
 from pixpro.errors import UserError
-from pixpro.images import Images
-from pixpro.images.sample import sample_images
+from pixpro.images import Images, sample_images
 from pixpro.monitor.console import duration
 from pixpro.monitor.usage import GB
 from pixpro.plan.bursts import Bursts

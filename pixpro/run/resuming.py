@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pixpro.checkpoints.checkpoint import LAST, load, load_newest
 from pixpro.checkpoints.initialise import initialise
 from pixpro.errors import UserError
-from pixpro.images.sample import ImageSet
+from pixpro.images import ImageSet
 from pixpro.training.distributed import copy_from_main
 from pixpro.training.engine import Trainer
 from pixpro.training.processes import Process

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pixpro.errors import UserError
-from pixpro.images.cache import cache_folder
+from pixpro.images.listing import cache_folder
 from pixpro.scenes.drawing import CLASSES
 from pixpro.scenes.files import scene_files
 

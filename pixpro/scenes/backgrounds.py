@@ -66,10 +66,8 @@ def ramp(colours: np.ndarray, position: np.ndarray) -> np.ndarray:
 def _grid(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     angle = rng.uniform(-0.6, 0.6) + (math.pi / 2 if rng.random() < 0.3 else 0)
     cos, sin = math.cos(angle), math.sin(angle)
-    y, x = (
-        np.arange(height, dtype=np.float32)[:, None] - height / 2,
-        np.arange(width, dtype=np.float32) - width / 2,
-    )
+    y = np.arange(height, dtype=np.float32)[:, None] - height / 2
+    x = np.arange(width, dtype=np.float32) - width / 2
     return x * cos + y * sin, y * cos - x * sin
 
 

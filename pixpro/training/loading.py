@@ -5,7 +5,7 @@ import os
 import tempfile
 from typing import Any, Literal
 
-from pixpro.data import Loader, make_loader
+from pixpro.data import Loader
 from pixpro.data.cores import share_cores
 from pixpro.errors import UserError
 from pixpro.images import Images
@@ -23,7 +23,7 @@ def loader_for(
 
     PyTorch gets the threads that those would leave over, a side effect on the whole process: see `use_threads`.
     Beside a GPU the workers start from a server without threads; a fork would copy the locks of CUDA's and NCCL's.
-    workers: -1 chooses from the cores. settings: as in `make_loader`. UserError when a GPU is to decode and none is.
+    workers: -1 chooses from the cores. settings: as in `Loader`. UserError when a GPU is to decode and none is.
     """
     on_gpu = process.device.type == "cuda"
     if decode == "gpu" and not on_gpu:
@@ -33,7 +33,7 @@ def loader_for(
     workers = chosen if workers < 0 else workers
     if workers:
         require_short_names(tempfile.gettempdir())
-    return make_loader(
+    return Loader(
         source,
         rank=process.rank,
         world_size=process.world_size,

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from pixpro.data.views import View
-from pixpro.method.batch_statistics import batch_statistics
 from pixpro.method.encoder import Encoder
 from pixpro.method.geometry import cell_centers, positive_pairs
+from pixpro.method.numerics import batch_statistics
 from pixpro.visualize.feature_panels import cosines, seen_panel
 from pixpro.visualize.pair import busiest_cell, displayable
 from pixpro.visualize.pair_panels import shared_colours, view_panels

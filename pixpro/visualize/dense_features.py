@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pixpro.checkpoints.backbone import backbone
 from pixpro.checkpoints.convert import Checkpoint, read_checkpoint
+from pixpro.checkpoints.trunk import backbone
 from pixpro.errors import UserError
 from pixpro.method.heads import ConvHead
 from pixpro.method.ppm import PixelPropagation

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from pixpro.checkpoints.convert import convert, without_wrappers
+from pixpro.checkpoints.convert import convert
+from pixpro.checkpoints.layouts import without_wrappers
 from pixpro.checkpoints.plain_values import Array, Dtype
 from pixpro.checkpoints.safe_load import load_untrusted
 from pixpro.errors import UserError

@@ -186,4 +186,4 @@ def test_the_settings_of_a_run_are_on_disk_before_it_begins(tmp_path, monkeypatc
     seen = synced(monkeypatch)
     folder.write_json("config.json", {"epochs": 1})
     folder.close()
-    assert seen == ["sync .config.json.partial", "rename to config.json", f"sync {tmp_path.name}"]
+    assert seen == [f"sync .config.json.{os.getpid()}.partial", "rename to config.json", f"sync {tmp_path.name}"]

@@ -15,7 +15,7 @@ from pixpro.checkpoints.export import export, main
 from pixpro.checkpoints.initialise import initialise
 from pixpro.checkpoints.model_folder import CARD, CONFIG, WEIGHTS
 from pixpro.errors import UserError
-from pixpro.method.trunks import Pyramid, timm_tensors
+from pixpro.method.trunks import Pyramid, trunk_tensors
 
 timm = pytest.importorskip("timm")
 ARCH = "timm/regnetx_002"
@@ -203,7 +203,7 @@ def test_without_timm_its_checkpoints_are_one_line(checkpoint, monkeypatch):
     from pixpro.checkpoints import trunk
 
     monkeypatch.setitem(sys.modules, "timm", None)
-    for cached in (trunk.trunk_shapes, timm_tensors):
+    for cached in (trunk.trunk_shapes, trunk_tensors):
         cached.cache_clear()
     with pytest.raises(UserError, match=r"need the package timm: pip install -e .\[timm\]"):
         load_backbone(checkpoint[0])

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from pixpro.data.bad_files import BadFiles
+from pixpro.data import BadFiles
 from pixpro.errors import UserError
 from pixpro.images import decode, open_images
 from pixpro.images.decoding import BadImage

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixpro.data.order import epoch_order
-from pixpro.data.samples import generator
+from pixpro.data.samples import epoch_order, generator
 from pixpro.data.views import crop_box, crop_pixels, draw_crop
 from pixpro.errors import UserError
 from pixpro.images import decode, open_images

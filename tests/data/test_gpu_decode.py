@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pixpro.data import gpu_decode, make_loader
+from pixpro.data import Loader, gpu_decode
 from pixpro.images import open_images
 from tests.helpers import pictures
 
@@ -25,11 +25,11 @@ def root(tmp_path):
 
 def epoch(root, device, workers=0):
     return list(
-        make_loader(
+        Loader(
             open_images([root]), batch_size=4, image_size=32, max_bad=1, workers=workers, decode_on=torch.device(device)
         )
         if device
-        else make_loader(open_images([root]), batch_size=4, image_size=32, max_bad=1)
+        else Loader(open_images([root]), batch_size=4, image_size=32, max_bad=1)
     )
 
 

@@ -2,13 +2,13 @@
 
 import torch
 
-from pixpro.data import Loader, make_loader
+from pixpro.data import Loader
 from pixpro.data.samples import Batch
 
 
 def loader_of(source, **settings) -> Loader:
     """A loader of batches of 8, if the settings do not say otherwise."""
-    return make_loader(source, **{"batch_size": 8, "image_size": 32, "seed": 3, **settings})
+    return Loader(source, **{"batch_size": 8, "image_size": 32, "seed": 3, **settings})
 
 
 def joined(batches: list[Batch]) -> list[torch.Tensor]:

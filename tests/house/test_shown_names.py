@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pixpro.errors import UserError, printable
-from pixpro.images.left_out import LeftOut
+from pixpro.images.kinds import LeftOut
 from pixpro.plan import check
 from pixpro.visualize import command
 from pixpro.visualize.figure import drawn, wrapped

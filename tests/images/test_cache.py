@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from pixpro.images.cache import cache_folder
+from pixpro.images.listing import cache_folder
 from pixpro.scenes import sample_scenes
 from tests.helpers import pictures
 from tests.helpers.image_sources import found

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pixpro.images import open_images, sample
-from pixpro.images.sample import ImageSet
+from pixpro.images import ImageSet, open_images
 from tests.helpers.image_sources import make_tar, put
 
 
@@ -57,7 +56,7 @@ def test_members_of_archives_are_told_apart_by_name_and_size(tmp_path):
 
 
 def test_only_some_files_are_asked_for_their_size(root, monkeypatch):
-    monkeypatch.setattr(sample, "SIZED", 2)
+    monkeypatch.setattr("pixpro.images.SIZED", 2)
     asked = []
     source = open_images([root])
     monkeypatch.setattr(source.stores[0], "size", lambda i: asked.append(i) or 1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from pixpro.data import make_loader
+from pixpro.data import Loader
 from pixpro.data.gpu_decode import size_of
 from pixpro.errors import BadImage, UserError
 from pixpro.images import open_images
@@ -129,8 +129,8 @@ def test_decoding_on_the_device_survives_without_torchvision_s_decoders(only, na
         pytest.skip(f"{name} does not decode here")
     root = pictures.folder(tmp_path / "data", 4)
     settings = {"batch_size": 4, "image_size": 32}
-    (batch,) = make_loader(open_images([root]), decode_on=torch.device("cpu"), **settings)
-    (expected,) = make_loader(open_images([root]), **settings)
+    (batch,) = Loader(open_images([root]), decode_on=torch.device("cpu"), **settings)
+    (expected,) = Loader(open_images([root]), **settings)
     assert (batch.view1.pixels.int() - expected.view1.pixels.int()).abs().max() <= 1
 
 
@@ -138,4 +138,4 @@ def test_decoding_on_a_device_that_no_package_decodes_on_is_refused(only, tmp_pa
     only(None)
     root = pictures.folder(tmp_path / "data", 4)
     with pytest.raises(UserError, match="--decode gpu: neither torchcodec nor torchvision.*pip install torchcodec"):
-        make_loader(open_images([root]), decode_on=torch.device("cpu"), batch_size=4)
+        Loader(open_images([root]), decode_on=torch.device("cpu"), batch_size=4)

@@ -89,5 +89,5 @@ def test_the_cells_along_a_side_are_those_of_the_maps(side):
     pixels = torch.zeros(1, 3, side, side)
     trunk, pyramid = Encoder("resnet18", 4, 4), Encoder("resnet18", 4, 4, neck="fpn", levels=[3, 4])
     with torch.no_grad():
-        assert trunk.eval()(pixels).maps[-1].shape[2:] == (cells_along(side, trunk.stride),) * 2
-        assert pyramid.eval()(pixels).maps[-1].shape[2:] == (cells_along(side, pyramid.stride),) * 2
+        assert trunk.eval()(pixels).maps[-1].shape[2:] == (cells_along(side, 2**trunk.level),) * 2
+        assert pyramid.eval()(pixels).maps[-1].shape[2:] == (cells_along(side, 2**pyramid.level),) * 2

@@ -7,7 +7,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from pixpro.data.views import View
-from pixpro.method.instance import InstanceContrast, InstanceRegression
+from pixpro.method.losses import InstanceContrast, InstanceRegression
 from pixpro.method.model import PixContrast, PixPro
 from pixpro.training.distributed import join, launch, leave, mean_numbers, synchronise_batchnorm
 

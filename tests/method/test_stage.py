@@ -26,7 +26,7 @@ def test_the_projected_map_is_that_of_the_whole_trunk_s_stage(level, cells, chan
     found = encoder(images)
     torch.testing.assert_close(found.maps[0], encoder.projector(expected))
     torch.testing.assert_close(found.instance, encoder.instance_projector(expected))
-    assert (encoder.stride, encoder.dense) == (2**level, f"c{level}")
+    assert (encoder.level, encoder.dense) == (level, f"c{level}")
 
 
 def test_a_step_trains_everything_up_to_the_stage_and_nothing_above_it():

@@ -10,8 +10,8 @@ from torch import nn
 
 from pixpro import PixPro, View
 from pixpro.method import trunks
-from pixpro.method.encoder import Encoder, momentum_copy, random_layers
-from pixpro.method.timm_models import MAPS, STRIDES
+from pixpro.method.encoder import Encoder, momentum_copy
+from pixpro.method.timm_models import MAPS, STRIDES, random_layers
 from pixpro.method.trunks import Pyramid, map_shapes, new_backbone
 
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
@@ -98,7 +98,7 @@ def test_the_loss_sees_the_map_that_it_is_told(arch, options, sides):
     encoder = encoder_of(arch, **options)
     maps = encoder(torch.randn(2, 3, 64, 64)).maps
     assert [cells.shape[-1] for cells in maps] == sides
-    assert encoder.stride == 64 // sides[-1] and encoder.map_side(64) == sides[-1]
+    assert 2**encoder.level == 64 // sides[-1] and encoder.map_side(64) == sides[-1]
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "timm/convnext_atto", "timm/regnetx_002"])
@@ -167,7 +167,7 @@ def test_a_size_that_a_model_was_not_made_for_is_refused_in_one_line():
 def test_a_model_without_drop_path_refuses_it():
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match="has no drop path|cannot be made like this"):
-        new_backbone("timm/hrnet_w18_small", drop_path=0.1)
+        trunks.timm_model("timm/hrnet_w18_small", drop_path=0.1)
 
 
 def test_without_timm_one_line_says_what_to_install(monkeypatch):

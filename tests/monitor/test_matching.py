@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pixpro.data import held_out
+from pixpro.data import held_out, samples
 from pixpro.data.held_out import held_out_pairs, open_pairs
 from pixpro.data.views import View
 from pixpro.errors import UserError
 from pixpro.images import open_images
-from pixpro.method.batch_statistics import batch_statistics
 from pixpro.method.encoder import Encoder
+from pixpro.method.numerics import batch_statistics
 from pixpro.monitor.matching import encoder_matching, matched_cells, matching_scores
 from pixpro.scenes import write_scenes
 from pixpro.training.sync_batchnorm import BatchNorm
@@ -185,7 +185,7 @@ def test_held_out_views_follow_from_the_seed_alone(pictures):
 def test_both_views_show_the_place_that_their_boxes_say(tmp_path, monkeypatch):
     """Where colours tell the place, matching by colour finds the right cells."""
     plain = (-1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # no jitter, no grey, no blur, no solarize
-    monkeypatch.setattr(held_out, "draw_colour", lambda rng, role: plain)
+    monkeypatch.setattr(samples, "draw_colour", lambda rng, role: plain)
     y, x = np.mgrid[:200, :300]
     picture = np.stack([x / 300 * 255, y / 200 * 255, np.full(x.shape, 255)], axis=2).astype(np.uint8)
     for number in range(12):
@@ -211,7 +211,7 @@ def test_a_damaged_held_out_image_is_named(tmp_path):
 def test_held_out_images_are_a_sample_of_all_classes_always_the_same(tmp_path, monkeypatch):
     source = open_images([colour_classes(tmp_path)])  # blue ones come first
     monkeypatch.setattr(held_out, "HELD_OUT", 4)
-    monkeypatch.setattr(held_out, "draw_colour", lambda rng, role: (-1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(samples, "draw_colour", lambda rng, role: (-1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0))
     first, again = (open_pairs(source, [str(tmp_path)], 32, "image")[0] for _ in range(2))
     assert torch.equal(first.pixels, again.pixels) and len(first.pixels) == 4
     red, _, blue = first.pixels.mean(dim=(2, 3)).unbind(1)
