@@ -27,6 +27,11 @@ class AnnotatedImage:
     ignored: np.ndarray
     masks: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def wide(self) -> bool:
+        """Whether it is wider than high: such images share batches, and so do the others."""
+        return self.width > self.height
+
     def only(self, wanted: np.ndarray) -> "AnnotatedImage":
         """The same image with some of its objects; wanted: (n,) bool."""
         masks = tuple(mask for mask, keep in zip(self.masks, wanted, strict=True) if keep) if self.masks else ()

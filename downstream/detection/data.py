@@ -1,6 +1,7 @@
 """Annotated images -> batches: resized as Pillow does on bytes, flipped, grouped by shape; the same after a resume."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,19 +90,19 @@ def as_tensor(pixels: np.ndarray) -> Tensor:
 
 
 def grouped_batches(
-    images: list[AnnotatedImage], *, batch: int, seed: int, rank: int, world_size: int
+    groups: Sequence[Hashable], *, batch: int, seed: int, rank: int, world_size: int
 ) -> Iterator[list[tuple[int, int]]]:
-    """Endless batches of (position, index) for one process; wide images share batches, and so do the others.
+    """Endless batches of (position, index) for one process, each from one group; groups: that of each image.
 
     The order is one endless shuffled stream, of which each process takes every world_size-th place.
     """
     random = np.random.default_rng(seed)
-    groups: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+    waiting: dict[Hashable, list[tuple[int, int]]] = defaultdict(list)
     position = 0
     while True:
-        for index in random.permutation(len(images)).tolist():
+        for index in random.permutation(len(groups)).tolist():
             if position % world_size == rank:
-                group = groups[images[index].width > images[index].height]
+                group = waiting[groups[index]]
                 group.append((position, index))
                 if len(group) == batch:
                     yield group.copy()

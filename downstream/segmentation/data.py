@@ -1,7 +1,5 @@
 """Image and mask files -> training crops, scaled and flipped together, and whole test images."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from PIL import Image
@@ -68,12 +66,3 @@ def read_pair(pair: MaskedImage, data: SegmentationSet) -> tuple[np.ndarray, np.
         strange = values[classes < 0].max()
         raise UserError(f"{pair.mask} has the value {strange}, which is no class of this data set")
     return np.ascontiguousarray(pixels), classes.astype(np.uint8)
-
-
-def shuffled_batches(count: int, *, batch: int, seed: int, rank: int, world_size: int) -> Iterator[list[tuple]]:
-    """Endless batches of (position, index) for one process, from one shuffled stream that all processes share."""
-    random = np.random.default_rng(seed)
-    stream = enumerate(index for _ in iter(int, 1) for index in random.permutation(count).tolist())
-    mine = (item for item in stream if item[0] % world_size == rank)
-    while True:
-        yield [next(mine) for _ in range(batch)]
