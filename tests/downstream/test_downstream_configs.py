@@ -9,7 +9,8 @@ import pytest
 
 from downstream.common.batch_scaling import Schedule, scaled
 from downstream.common.published import results_table
-from downstream.conversion.weights_file import rgb_settings
+from downstream.conversion.weights_file import RGB as IMAGES
+from downstream.conversion.weights_file import image_settings, shape_settings
 from downstream.finetuning import command as finetune
 from downstream.finetuning.config_check import check_config, trained_settings, weights_settings
 from downstream.finetuning.own_data import find_own_data, is_benchmark
@@ -78,7 +79,7 @@ def test_one_wrong_setting_stops_the_run_and_is_named(key):
 def rgb_settings_of(arch):
     from downstream.conversion.names import SHAPES
 
-    return rgb_settings(SHAPES[arch])
+    return shape_settings(SHAPES[arch]) | image_settings(**IMAGES)
 
 
 @pytest.mark.parametrize(("arch", "key"), [("resnet101", "DEPTH"), ("wide_resnet50_2", "WIDTH_PER_GROUP")])
