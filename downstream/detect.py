@@ -31,8 +31,7 @@ from torch import nn
 
 from downstream.common.precise_bn import precise_batchnorm
 from downstream.common.precision import autocast, loss_scaler, placed
-from downstream.common.predicting import write_json
-from downstream.common.program import peak_memory, run_program, settings
+from downstream.common.program import peak_memory, run_program, settings, write_json
 from downstream.common.training import Batch, Learner, resume, save, step_seed, to_device, train
 from downstream.detection import options, predict
 from downstream.detection.annotated import DetectionSet

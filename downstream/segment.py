@@ -23,8 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from downstream.common.precision import autocast, loss_scaler, placed
-from downstream.common.predicting import write_json
-from downstream.common.program import peak_memory, run_program, settings
+from downstream.common.program import peak_memory, run_program, settings, write_json
 from downstream.common.training import Learner, resume, save, train
 from downstream.detection.data import grouped_batches, loader
 from downstream.detection.detector import parameter_groups

@@ -9,9 +9,9 @@ from benchmarks.evidence.data import Photographs
 from benchmarks.evidence.pretrain import Scale
 from benchmarks.evidence.transfer import detection_ap, fine_tuned_iou
 from benchmarks.evidence.trunk import SMALL, maps_until, trunk_model
+from downstream.common.pictures import image_files
 from downstream.probes.frozen_trunk import central_views
 from downstream.probes.image_scores import ImageFeatureSet, image_scores
-from downstream.probes.labelled import image_files
 from downstream.probes.mask_scores import DenseFeatureSet, count_classes, dense_scores
 from pixpro.data.held_out import held_out_pairs
 from pixpro.method.batch_statistics import batch_statistics

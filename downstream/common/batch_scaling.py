@@ -1,20 +1,9 @@
 """Another batch size -> the learning rate and schedule that go with it, by the linear rule."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-
-class Schedule(NamedTuple):
-    """The settings that follow the batch size."""
-
-    lr: float
-    max_iter: int
-    steps: tuple[int, ...]
-    warmup: int
-    checkpoint_period: int
-    eval_period: int
-
-
-# The config keys of these settings, in this order.
+# The config keys that follow the batch size.
 KEYS = (
     "SOLVER.BASE_LR",
     "SOLVER.MAX_ITER",
@@ -25,18 +14,13 @@ KEYS = (
 )
 
 
-def scaled(schedule: Schedule, batch: int, reference: int) -> Schedule:
-    """The schedule for another batch by the linear rule: learning rate times, iterations over batch / reference."""
+def scaled(settings: Mapping[str, Any], batch: int, reference: int) -> dict[str, Any]:
+    """The settings, of KEYS, for another batch: learning rate times, iterations over batch / reference."""
     scale = batch / reference
 
     def iterations(count: int) -> int:
         return int(round(count / scale))
 
-    return Schedule(
-        schedule.lr * scale,
-        iterations(schedule.max_iter),
-        tuple(iterations(step) for step in schedule.steps),
-        iterations(schedule.warmup),
-        iterations(schedule.checkpoint_period),
-        iterations(schedule.eval_period),
-    )
+    lr, length, steps, *others = (settings[key] for key in KEYS)
+    values = (lr * scale, iterations(length), tuple(map(iterations, steps)), *map(iterations, others))
+    return dict(zip(KEYS, values, strict=True))

@@ -1,7 +1,8 @@
 """Picture files: their pixels, and before a training their sizes, with complaints that name the file."""
 
+import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -12,9 +13,18 @@ from torch import Tensor
 from pixpro.data.cores import available_cores
 from pixpro.errors import UserError
 from pixpro.images.decoding import FORMATS, BadImage, decode
+from pixpro.images.kinds import is_image
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All image files below the folder, sorted; UserError when there are none."""
+    found = sorted(p for p in folder.rglob("*") if is_image(os.fsencode(p.name)) and p.is_file())
+    if not found:
+        raise UserError(f"{folder} holds no images" if folder.is_dir() else f"{folder} is not a folder of images")
+    return found
 
 
 def read_picture(path: Path) -> Tensor:
@@ -55,14 +65,9 @@ def checked(items: Sequence[Item], check: Callable[[Item], Result]) -> list[Resu
 
     with ThreadPoolExecutor(available_cores()) as pool:
         results = list(pool.map(attempt, items))
-    raise_first(result for result in results if isinstance(result, UserError))
-    return results
-
-
-def raise_first(complaints: Iterable[UserError]) -> None:
-    """Raise the first complaint, and how many more there are; nothing when there is none."""
-    complaints = list(complaints)
+    complaints = [result for result in results if isinstance(result, UserError)]
     if len(complaints) > 1:
         raise UserError(f"{complaints[0]} (and {len(complaints) - 1} more)") from complaints[0]
     if complaints:
         raise complaints[0]
+    return results

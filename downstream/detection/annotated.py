@@ -32,6 +32,13 @@ class AnnotatedImage:
         """Whether it is wider than high: such images share batches, and so do the others."""
         return self.width > self.height
 
+    def require_size(self, width: int, height: int) -> None:
+        """UserError unless the picture's size is the annotation's."""
+        if (width, height) != (self.width, self.height):
+            raise UserError(
+                f"{self.path} is {width}x{height}, its annotation says {self.width}x{self.height}; repair one of them"
+            )
+
     def only(self, wanted: np.ndarray) -> "AnnotatedImage":
         """The same image with some of its objects; wanted: (n,) bool."""
         masks = tuple(mask for mask, keep in zip(self.masks, wanted, strict=True) if keep) if self.masks else ()

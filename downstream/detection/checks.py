@@ -1,7 +1,6 @@
 """What the end of a detection run will need, looked at before its first iteration: objects to find, readable images."""
 
 from collections.abc import Iterable
-from functools import partial
 
 import numpy as np
 
@@ -21,23 +20,14 @@ def check_set(data: DetectionSet) -> list[str]:
             f"none of the {len(data.test)} test images has an object that counts (not difficult, not a crowd): "
             "there would be nothing to score"
         )
-    checked(data.train, partial(_check_picture, size_of=picture_size))
-    checked(data.test, partial(_check_picture, size_of=decoded_size))
+    checked(data.train, lambda image: image.require_size(*picture_size(image.path)))
+    checked(data.test, lambda image: image.require_size(*decoded_size(image.path)))
     return [*data.notes, *_notes(data, counted)]
 
 
 def _counted(image: AnnotatedImage) -> np.ndarray:
     """Labels of the objects that a score counts."""
     return image.labels[~image.ignored]
-
-
-def _check_picture(image: AnnotatedImage, size_of: object) -> None:
-    """UserError unless the file can be read and has its annotation's size."""
-    size = size_of(image.path)
-    if size != (image.width, image.height):
-        raise UserError(
-            f"{image.path} is {size[0]}x{size[1]}, its annotation says {image.width}x{image.height}; repair one of them"
-        )
 
 
 def _notes(data: DetectionSet, counted: np.ndarray) -> Iterable[str]:

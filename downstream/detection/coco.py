@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from downstream.common.pictures import raise_first
+from downstream.common.pictures import checked
 from downstream.common.split_files import file_inside
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, trainable
 from downstream.detection.coco_json import CocoFile, read_coco
@@ -135,30 +135,23 @@ def annotated(split: CocoSplit, numbers: dict[str, int], masks: bool = False) ->
     for item in file.annotations:
         if labels[item["category_id"]]:
             objects[item["image_id"]].append(item)
-    images, complaints = [], []
-    for item in file.images:
-        try:
-            path = file_inside(folder, item["file_name"], file.path)
-        except UserError as error:
-            complaints.append(error)
-            continue
-        found = objects[item["id"]]
-        corners = [(x, y, x + width, y + height) for x, y, width, height in (entry["bbox"] for entry in found)]
+    paths = checked(file.images, lambda item: file_inside(folder, item["file_name"], file.path))
+    images = []
+    for item, path in zip(file.images, paths, strict=True):
+        found, width, height = objects[item["id"]], item["width"], item["height"]
+        corners = [(x, y, x + w, y + h) for x, y, w, h in (entry["bbox"] for entry in found)]
         images.append(
             AnnotatedImage(
                 str(item["id"]),
                 path,
-                item["width"],
-                item["height"],
+                width,
+                height,
                 np.array(corners, np.float32).reshape(-1, 4),
                 np.array([labels[entry["category_id"]] for entry in found], np.int64),
                 np.array([bool(entry["iscrowd"]) for entry in found], bool),
-                tuple(encode_mask(entry["segmentation"], item["height"], item["width"]) for entry in found)
-                if masks
-                else (),
+                tuple(encode_mask(entry["segmentation"], height, width) for entry in found if masks),
             )
         )
-    raise_first(complaints)
     return images
 
 

@@ -33,10 +33,6 @@ class CocoFile:
     categories: list[Record]
     notes: list[str] = field(default_factory=list)
 
-    def content(self) -> Record:
-        """What the JSON file would be."""
-        return {"images": self.images, "annotations": self.annotations, "categories": self.categories}
-
 
 def read_coco(path: Path) -> CocoFile:
     """The file's content; UserError for whatever cannot be trained on or scored."""

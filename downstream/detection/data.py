@@ -58,9 +58,7 @@ class ImagesToTest(Dataset):
 def read_pixels(image: AnnotatedImage) -> np.ndarray:
     """(H, W, 3) uint8 RGB; UserError when the file is damaged or has another size than its annotation says."""
     pixels = read_picture(image.path).permute(1, 2, 0).numpy()
-    if pixels.shape[:2] != (image.height, image.width):
-        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise UserError(f"{image.path} is {size}, its annotation says {image.width}x{image.height}; repair one of them")
+    image.require_size(pixels.shape[1], pixels.shape[0])
     return pixels
 
 

@@ -13,15 +13,20 @@ OTHER_TASKS = ("captions", "keypoints", "panoptic", "stuff")
 
 def default_splits(data: Path, layout: str, train: str | None, test: str | None) -> tuple[str, str, list[str]]:
     """(training split, test split, notes): the published ones where they are there, else what the folder has."""
-    if train and test:
+    found = None
+    if not (train and test):
+        found = voc_splits(data, "Main") if layout == "voc" else coco_splits(data)
+    return named_or_found(data, (train, test), found, PUBLISHED[layout])
+
+
+def named_or_found(
+    data: Path, named: tuple[str | None, str | None], found: tuple[str, str] | None, published: tuple[str, str]
+) -> tuple[str, str, list[str]]:
+    """(training split, test split, notes): each as it was named, else as found in data, else as published."""
+    train, test = (given or there for given, there in zip(named, found or published, strict=True))
+    if all(named) or found in (None, published):
         return train, test, []
-    found = voc_splits(data, "Main") if layout == "voc" else coco_splits(data)
-    if found is None:
-        found = PUBLISHED[layout]
-    elif found != PUBLISHED[layout]:
-        found = (train or found[0], test or found[1])
-        return *found, [f"no split was named: training on {found[0]}, testing on {found[1]} of {data}"]
-    return train or found[0], test or found[1], []
+    return train, test, [f"no split was named: training on {train}, testing on {test} of {data}"]
 
 
 def voc_splits(data: Path, task: str) -> tuple[str, str] | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from downstream.common.predicting import picture_names
+from downstream.common.finished import picture_names
 from downstream.common.published import results_table
 from downstream.detection.annotated import AnnotatedImage, DetectionSet
 from downstream.detection.coco_ap import coco_scores

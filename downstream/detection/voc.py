@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from downstream.common.pictures import raise_first
+from downstream.common.pictures import checked
 from downstream.common.split_files import file_inside, picture_inside, read_split
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, trainable
 from downstream.detection.part import Part
@@ -66,15 +66,12 @@ def _read_split(data: Path, split: str) -> list[VocAnnotation]:
     """Every image of a split, in the file's order."""
     root, name = split_folder(data, split)
     listing = root / "ImageSets" / "Main" / f"{name}.txt"
-    annotations, complaints = [], []
-    for image_id in read_split(listing, "ImageSets/Main, Annotations, JPEGImages"):
-        try:
-            xml = file_inside(root / "Annotations", f"{image_id}.xml", listing)
-            annotations.append(read_annotation(xml, picture_inside(root / "JPEGImages", image_id, listing)))
-        except UserError as error:
-            complaints.append(error)
-    raise_first(complaints)
-    return annotations
+
+    def read(image_id: str) -> VocAnnotation:
+        xml = file_inside(root / "Annotations", f"{image_id}.xml", listing)
+        return read_annotation(xml, picture_inside(root / "JPEGImages", image_id, listing))
+
+    return checked(read_split(listing, "ImageSets/Main, Annotations, JPEGImages"), read)
 
 
 def _labelled(annotation: VocAnnotation, class_names: list[str]) -> AnnotatedImage:

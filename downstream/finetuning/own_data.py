@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from downstream.common.predicting import write_json
+from downstream.common.program import write_json
 from downstream.detection.annotated import AnnotatedImage, DetectionSet
 from downstream.detection.checks import check_set
 from downstream.detection.coco import as_set, read_pair, renumbered

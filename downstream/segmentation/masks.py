@@ -8,6 +8,7 @@ from PIL import Image
 
 from pixpro.errors import UserError
 from pixpro.images.decoding import MAX_PIXELS
+from pixpro.scenes.files import voc_palette
 
 VOID = 255  # pixels that neither train nor count
 # labelIds of Cityscapes that are scored, in the order of classes 0 to 18; every other id is void.
@@ -19,6 +20,8 @@ CITYSCAPES_NAMES = (
 # Class of every value of a labelIds file.
 CITYSCAPES = np.full(256, VOID)
 CITYSCAPES[list(CITYSCAPES_IDS)] = np.arange(len(CITYSCAPES_IDS))
+
+PALETTE = np.array(voc_palette(), np.uint8).reshape(256, 3)  # VOC's colour of every value
 
 
 def read_mask(path: Path) -> np.ndarray:

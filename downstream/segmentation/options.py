@@ -8,7 +8,7 @@ import numpy as np
 from downstream.common.finished import Finished, load_finished
 from downstream.common.options import build_parser, positive, read
 from downstream.common.program import check_output, load_trunk, random_trunk, trunk_arch
-from downstream.detection.own_data import voc_splits
+from downstream.detection.own_data import named_or_found, voc_splits
 from downstream.detection.recipes import SEGMENTATION_RECIPES, Recipe, scaled
 from downstream.detection.voc import CLASS_NAMES
 from downstream.segmentation.labels import SegmentationSet, check_labels, count_values, values_of_classes
@@ -70,11 +70,9 @@ def fill_splits(args: argparse.Namespace) -> list[str]:
     found = None
     if args.layout == "voc" and not (args.data / "VOC2012/ImageSets/Segmentation").is_dir():
         found = voc_splits(args.data, "Segmentation")
-    named = (args.train_split, args.test_split)
-    args.train_split, args.test_split = (a or b for a, b in zip(named, found or PUBLISHED[args.layout], strict=True))
-    if found is None or all(named):
-        return []
-    return [f"no split was named: training on {args.train_split}, testing on {args.test_split} of {args.data}"]
+    splits = named_or_found(args.data, (args.train_split, args.test_split), found, PUBLISHED[args.layout])
+    args.train_split, args.test_split, notes = splits
+    return notes
 
 
 def mask_values(args: argparse.Namespace, counts: np.ndarray) -> list[int]:

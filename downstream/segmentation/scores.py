@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from downstream.detection.data import loader
 from downstream.segmentation.data import WholeImages
+from downstream.segmentation.masks import PALETTE
 from downstream.segmentation.miou import confusion
-from pixpro.scenes.files import voc_palette
 from pixpro.training.distributed import Process
 
 
@@ -36,12 +36,11 @@ def tested(model: nn.Module, data: WholeImages, *, process: Process, workers: in
 def write_masks(folder: Path, model: nn.Module, data: WholeImages, count: int, process: Process) -> None:
     """One PNG per test image: the image, the true mask and the predicted one side by side, in VOC's colours."""
     folder.mkdir(exist_ok=True)
-    palette = np.array(voc_palette(), np.uint8).reshape(256, 3)
     model.eval()
     for index, pair in enumerate(data.data.test[:count]):
         pixels, mask = data[index]
         predicted = model([pixels.to(process.device)])[0].argmax(dim=0).cpu()
-        panels = [pixels.permute(1, 2, 0).numpy(), palette[mask.numpy()], palette[predicted.numpy()]]
+        panels = [pixels.permute(1, 2, 0).numpy(), PALETTE[mask.numpy()], PALETTE[predicted.numpy()]]
         Image.fromarray(np.concatenate(panels, axis=1)).save(folder / f"{pair.name}.png")
 
 

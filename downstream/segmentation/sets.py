@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from downstream.common.pictures import raise_first
+from downstream.common.pictures import checked
 from downstream.common.split_files import picture_inside, read_split
 from pixpro.errors import UserError
 
@@ -22,16 +22,13 @@ def voc_pairs(data: Path, split: str) -> list[MaskedImage]:
     folder, _, name = split.rpartition("/")
     root = data / folder
     listing = root / "ImageSets" / "Segmentation" / f"{name}.txt"
-    pairs, complaints = [], []
-    for image_id in read_split(listing, "ImageSets/Segmentation, JPEGImages, SegmentationClass"):
-        try:
-            image = picture_inside(root / "JPEGImages", image_id, listing)
-            mask = picture_inside(root / "SegmentationClass", image_id, listing, (".png", ".PNG"))
-            pairs.append(MaskedImage(image_id, image, mask))
-        except UserError as error:
-            complaints.append(error)
-    raise_first(complaints)
-    return pairs
+
+    def find(image_id: str) -> MaskedImage:
+        image = picture_inside(root / "JPEGImages", image_id, listing)
+        mask = picture_inside(root / "SegmentationClass", image_id, listing, (".png", ".PNG"))
+        return MaskedImage(image_id, image, mask)
+
+    return checked(read_split(listing, "ImageSets/Segmentation, JPEGImages, SegmentationClass"), find)
 
 
 def cityscapes_pairs(data: Path, split: str) -> list[MaskedImage]:
