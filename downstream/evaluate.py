@@ -27,10 +27,9 @@ from downstream.common.pictures import image_files
 from downstream.common.precision import Frozen, add_option, resolved, sent
 from downstream.common.program import complain, settings
 from downstream.probes.frozen_trunk import central_views, trunk_only, untrained_trunk
-from downstream.probes.image_scores import ImageFeatureSet, image_scores, split_files
+from downstream.probes.image_scores import ImageFeatureSet, image_scores, official_linear_score, split_files
 from downstream.probes.labelled import ClassSet, MaskSet, class_folders, mask_folder
 from downstream.probes.mask_scores import DenseFeatureSet, count_classes, dense_scores
-from downstream.probes.official_linear import official_linear_score
 from downstream.probes.score_table import Scores, as_json, as_table
 from pixpro import load_backbone
 from pixpro.checkpoints.convert import read_checkpoint

@@ -31,8 +31,8 @@ from downstream.detection.recipes import SEGMENTATION_RECIPES, Recipe, scaling_l
 from downstream.segmentation import options, predict
 from downstream.segmentation.data import TrainCrops, WholeImages
 from downstream.segmentation.labels import SegmentationSet
-from downstream.segmentation.miou import scores as iou_scores
 from downstream.segmentation.net import FCN
+from downstream.segmentation.scores import scores as iou_scores
 from downstream.segmentation.scores import table, tested, write_masks
 from pixpro.checkpoints import checkpoint
 from pixpro.run.output import lasting_output

@@ -15,10 +15,9 @@ from downstream.detection.data import grouped_batches, loader
 from downstream.probes.mask_scores import count_classes
 from downstream.segmentation.data import TrainCrops, WholeImages
 from downstream.segmentation.labels import SegmentationSet
-from downstream.segmentation.miou import scores
+from downstream.segmentation.masks import voc_pairs
 from downstream.segmentation.net import pixel_loss
-from downstream.segmentation.scores import tested
-from downstream.segmentation.sets import voc_pairs
+from downstream.segmentation.scores import scores, tested
 from pixpro.data.augment import MEAN, STD
 from pixpro.training.processes import Process
 

@@ -14,8 +14,7 @@ from downstream.common.split_files import file_inside
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, trainable
 from downstream.detection.coco_json import CocoFile, read_coco
 from downstream.detection.coco_masks import encode_mask, without_mask
-from downstream.detection.own_data import coco_files
-from downstream.detection.part import Part
+from downstream.detection.own_data import Part, coco_files
 from pixpro.errors import UserError
 
 

@@ -8,14 +8,12 @@ from pathlib import Path
 from downstream.common.finished import Finished, load_finished
 from downstream.common.options import build_parser, natural, positive, read
 from downstream.common.program import check_output, load_trunk, random_trunk, trunk_arch
-from downstream.detection.annotated import DetectionSet
-from downstream.detection.checks import check_set
+from downstream.detection.annotated import DetectionSet, check_set
 from downstream.detection.coco import load_coco
 from downstream.detection.coco_json import require_pycocotools
 from downstream.detection.detector import Detector, TwoStages
 from downstream.detection.fpn import FPNDetector
-from downstream.detection.own_data import PUBLISHED, default_splits
-from downstream.detection.part import Part
+from downstream.detection.own_data import PUBLISHED, Part, default_splits
 from downstream.detection.recipes import RECIPES, Recipe, scaled
 from downstream.detection.voc import load_voc
 from pixpro.checkpoints.convert import read_checkpoint

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from downstream.common.finished import Finished, Prediction, build_parser, run
 from downstream.detection.data import as_tensor, resize
-from downstream.detection.drawing import draw_detections
 from downstream.detection.inference import in_pixels
 from downstream.detection.options import finished_model
 from downstream.detection.recipes import RECIPES
+from downstream.detection.report import draw_detections
 
 
 def main(argv: list[str]) -> int:

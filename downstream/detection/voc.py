@@ -9,7 +9,7 @@ import numpy as np
 from downstream.common.pictures import checked
 from downstream.common.split_files import file_inside, picture_inside, read_split
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, trainable
-from downstream.detection.part import Part
+from downstream.detection.own_data import Part
 from downstream.detection.voc_xml import VocAnnotation, read_annotation
 from downstream.finetuning.paths import VOC_NAMES
 from pixpro.errors import UserError

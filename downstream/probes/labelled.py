@@ -5,7 +5,7 @@ from pathlib import Path
 
 from downstream.common.pictures import image_files
 from downstream.common.split_files import read_split
-from downstream.segmentation.sets import MaskedImage, cityscapes_pairs, voc_pairs
+from downstream.segmentation.masks import MaskedImage, cityscapes_pairs, voc_pairs
 from pixpro.errors import UserError
 
 Labelled = tuple[Path, int]  # an image file and its class

@@ -12,7 +12,7 @@ from downstream.common.precision import sent
 from downstream.probes.classifiers import fit_linear, knn_scores
 from downstream.probes.frozen_trunk import normalised, resized
 from downstream.segmentation.masks import VOID, read_mask
-from downstream.segmentation.miou import confusion, mean_iou
+from downstream.segmentation.scores import confusion, mean_iou
 from pixpro.errors import UserError
 
 Pairs = list[tuple[Path, Path]]

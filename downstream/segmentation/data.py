@@ -9,8 +9,7 @@ from torch.utils.data import Dataset
 from downstream.common.pictures import read_picture
 from downstream.detection.data import as_tensor
 from downstream.segmentation.labels import SegmentationSet
-from downstream.segmentation.masks import VOID, read_mask
-from downstream.segmentation.sets import MaskedImage
+from downstream.segmentation.masks import VOID, MaskedImage, read_mask
 from pixpro.errors import UserError
 
 PADDING = (124, 116, 104)  # ImageNet's mean colour: zero after normalisation

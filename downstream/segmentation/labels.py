@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from downstream.common.pictures import checked, decoded_size, picture_size
-from downstream.segmentation.masks import VOID, read_mask
-from downstream.segmentation.sets import MaskedImage
+from downstream.segmentation.masks import VOID, MaskedImage, read_mask
 from pixpro.errors import UserError
 
 

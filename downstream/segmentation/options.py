@@ -12,9 +12,8 @@ from downstream.detection.own_data import named_or_found, voc_splits
 from downstream.detection.recipes import SEGMENTATION_RECIPES, Recipe, scaled
 from downstream.detection.voc import CLASS_NAMES
 from downstream.segmentation.labels import SegmentationSet, check_labels, count_values, values_of_classes
-from downstream.segmentation.masks import CITYSCAPES_NAMES, VOID
+from downstream.segmentation.masks import CITYSCAPES_NAMES, VOID, MaskedImage, cityscapes_pairs, voc_pairs
 from downstream.segmentation.net import FCN
-from downstream.segmentation.sets import MaskedImage, cityscapes_pairs, voc_pairs
 from pixpro.errors import UserError
 
 PUBLISHED = {"voc": ("VOC2012/train", "VOC2012/val"), "cityscapes": ("train", "val")}

@@ -7,8 +7,7 @@ import pytest
 
 from downstream.common.class_file import class_names
 from downstream.detection.coco import load_coco
-from downstream.detection.own_data import PUBLISHED, default_splits
-from downstream.detection.part import Part
+from downstream.detection.own_data import PUBLISHED, Part, default_splits
 from downstream.detection.recipes import RECIPES, scaled, scaling_line
 from downstream.detection.voc import load_voc
 from pixpro.errors import UserError

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from downstream.probes.image_scores import ImageFeatureSet, image_scores, split
+from downstream.probes.image_scores import ImageFeatureSet, image_scores, split, train_classifier
 from downstream.probes.labelled import class_folders
 from downstream.probes.mask_scores import DenseFeatureSet, cell_labels, count_classes, dense_scores, segmentation_score
-from downstream.probes.official_linear import train_classifier
 from pixpro.errors import UserError
 from tests.helpers import pictures
 

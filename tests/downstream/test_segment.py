@@ -17,9 +17,9 @@ from downstream import segment
 from downstream.detection.data import grouped_batches
 from downstream.segmentation.data import TrainCrops
 from downstream.segmentation.labels import SegmentationSet
-from downstream.segmentation.miou import confusion, mean_iou, scores
+from downstream.segmentation.masks import MaskedImage
 from downstream.segmentation.net import FCN, pixel_loss
-from downstream.segmentation.sets import MaskedImage
+from downstream.segmentation.scores import confusion, mean_iou, scores
 from pixpro.method.trunks import new_backbone
 from tests.helpers.downstream_programs import call, interrupted_in_step, refusal, results, state
 
