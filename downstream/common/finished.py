@@ -35,12 +35,13 @@ class Finished:
         value = self.settings.get(name)
         return value if isinstance(value, int) and value > 0 else None
 
-    def load_into(self, model: nn.Module) -> None:
-        """Give a model of the same kind these weights; UserError when it is of another kind."""
+    def loaded(self, model: nn.Module) -> nn.Module:
+        """A model of the same kind with these weights; UserError when it is of another kind."""
         try:
             model.load_state_dict(self.state)
         except RuntimeError as error:
             raise UserError(f"{self.path} holds another model than its settings make; it was altered") from error
+        return model
 
 
 def load_finished(path: Path, program: str) -> Finished:

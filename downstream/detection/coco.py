@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from downstream.common.pictures import checked
-from downstream.common.split_files import file_inside
+from downstream.common.pictures import checked, file_inside
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, trainable
 from downstream.detection.coco_json import CocoFile, read_coco
 from downstream.detection.coco_masks import encode_mask, without_mask

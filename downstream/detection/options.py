@@ -5,14 +5,14 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from downstream.common.arguments import natural, positive, share
 from downstream.common.finished import Finished, load_finished
-from downstream.common.options import build_parser, natural, positive, read
+from downstream.common.options import build_parser, read
 from downstream.common.program import check_output, load_trunk, random_trunk, trunk_arch
 from downstream.detection.annotated import DetectionSet, check_set
 from downstream.detection.coco import load_coco
 from downstream.detection.coco_json import require_pycocotools
-from downstream.detection.detector import Detector, TwoStages
-from downstream.detection.fpn import FPNDetector
+from downstream.detection.detector import Detector, FPNDetector, TwoStages
 from downstream.detection.own_data import PUBLISHED, Part, default_splits
 from downstream.detection.recipes import RECIPES, Recipe, scaled
 from downstream.detection.voc import load_voc
@@ -43,14 +43,6 @@ def parse(manual: str, argv: list[str] | None) -> argparse.Namespace:
 def with_masks(args: argparse.Namespace) -> bool:
     """Whether masks are trained: by the FPN detector, on COCO's layout, unless they are not wanted."""
     return args.detector == "fpn" and args.layout == "coco" and not args.no_masks
-
-
-def share(text: str) -> float:
-    """A number above 0 and below 1."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
 
 
 def part(args: argparse.Namespace) -> Part | None:
@@ -126,9 +118,8 @@ def build_model(args: argparse.Namespace) -> TwoStages:
 
 def kind_of(finished: Finished) -> tuple[str, bool]:
     """The detector of a finished run, and whether it goes without masks."""
-    return str(finished.settings.get("detector", "c4")), finished.settings.get("layout") != "coco" or bool(
-        finished.settings.get("no_masks")
-    )
+    said = finished.settings
+    return str(said.get("detector", "c4")), said.get("layout") != "coco" or bool(said.get("no_masks"))
 
 
 def finished_model(finished: Finished, **counts: int) -> TwoStages:
@@ -137,13 +128,9 @@ def finished_model(finished: Finished, **counts: int) -> TwoStages:
     counts = counts or ({"test_proposals": proposals} if proposals else {})
     trunk, classes = random_trunk(finished.arch), len(finished.class_names)
     kind, no_masks = kind_of(finished)
-    model = (
-        FPNDetector(trunk, classes, masks=not no_masks, **counts)
-        if kind == "fpn"
-        else Detector(trunk, classes, **counts)
-    )
-    finished.load_into(model)
-    return model
+    if kind == "fpn":
+        return finished.loaded(FPNDetector(trunk, classes, masks=not no_masks, **counts))
+    return finished.loaded(Detector(trunk, classes, **counts))
 
 
 def detection_set(args: argparse.Namespace) -> DetectionSet:

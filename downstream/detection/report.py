@@ -15,7 +15,7 @@ from downstream.common.finished import picture_names
 from downstream.common.published import results_table
 from downstream.detection.annotated import AnnotatedImage, DetectionSet
 from downstream.detection.coco_json import parse
-from downstream.detection.data import read_pixels
+from downstream.detection.data import as_tensor, read_pixels
 from downstream.detection.voc_ap import Detections, voc_scores
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -23,18 +23,14 @@ COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#4
 
 
 def write_pictures(
-    folder: Path,
-    images: list[AnnotatedImage],
-    detections: Mapping[str, Detections],
-    class_names: list[str],
-    threshold: float = 0.5,
+    folder: Path, images: list[AnnotatedImage], detections: Mapping[str, Detections], class_names: list[str]
 ) -> None:
     """One PNG per image in folder, named like the image; thin white boxes are the ground truth."""
     folder.mkdir(exist_ok=True)
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, np.int64))
     for image, name in zip(images, picture_names([image.path for image in images]), strict=True):
         found = detections.get(image.image_id, nothing)
-        draw_detections(read_pixels(image), found, class_names, threshold, image.boxes).save(folder / name)
+        draw_detections(read_pixels(image), found, class_names, 0.5, image.boxes).save(folder / name)
 
 
 def scores_of(data: DetectionSet, detections: Mapping[str, Detections]) -> dict[str, float]:
@@ -97,7 +93,7 @@ def draw_detections(
     pixels: np.ndarray, found: Detections, class_names: list[str], threshold: float, truth: np.ndarray | None = None
 ) -> Image.Image:
     """The picture (H, W, 3) with each box of at least this score; truth: (n, 4) boxes of the objects that are there."""
-    picture = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    picture = as_tensor(pixels)
     if truth is not None:
         picture = draw(picture, truth, ["white"] * len(truth))
     shown = found.scores >= threshold

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from downstream.common.pictures import checked
-from downstream.common.split_files import file_inside, picture_inside, read_split
+from downstream.common.pictures import checked, file_inside, picture_inside, read_split
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, trainable
 from downstream.detection.own_data import Part
 from downstream.detection.voc_xml import VocAnnotation, read_annotation

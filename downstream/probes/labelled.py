@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from downstream.common.pictures import image_files
-from downstream.common.split_files import read_split
+from downstream.common.pictures import image_files, read_split
 from downstream.segmentation.masks import MaskedImage, cityscapes_pairs, voc_pairs
 from pixpro.errors import UserError
 

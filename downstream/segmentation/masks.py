@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from downstream.common.pictures import checked
-from downstream.common.split_files import picture_inside, read_split
+from downstream.common.pictures import checked, picture_inside, read_split
 from pixpro.errors import UserError
 from pixpro.images.decoding import MAX_PIXELS
 from pixpro.scenes.files import voc_palette

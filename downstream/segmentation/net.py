@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import ResNet
 
-from downstream.detection.detector import PIXEL_MEAN, PIXEL_STD
+from downstream.detection.detector import PIXEL_MEAN, PIXEL_STD, width
 from downstream.segmentation.masks import VOID
 from pixpro.errors import UserError
 from pixpro.method.trunks import Pyramid
@@ -24,7 +24,7 @@ class FCN(nn.Module):
             dilate(trunk.layer4)
             stem = (trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool)
             self.backbone = nn.Sequential(*stem, trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4)
-            channels = [m for m in trunk.layer4.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
+            channels = width(trunk.layer4)
         else:
             self.backbone = LastTwoMaps(trunk)
             channels = self.backbone.channels

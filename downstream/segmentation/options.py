@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from downstream.common.arguments import positive
 from downstream.common.finished import Finished, load_finished
-from downstream.common.options import build_parser, positive, read
+from downstream.common.options import build_parser, read
 from downstream.common.program import check_output, load_trunk, random_trunk, trunk_arch
 from downstream.detection.own_data import named_or_found, voc_splits
 from downstream.detection.recipes import SEGMENTATION_RECIPES, Recipe, scaled
@@ -129,9 +130,7 @@ def build_model(args: argparse.Namespace) -> FCN:
 
 def finished_model(finished: Finished) -> FCN:
     """The network of a finished run."""
-    model = FCN(random_trunk(finished.arch), len(finished.class_names))
-    finished.load_into(model)
-    return model
+    return finished.loaded(FCN(random_trunk(finished.arch), len(finished.class_names)))
 
 
 def mask_values_of(finished: Finished) -> list[int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from downstream.common.class_file import class_names
+from downstream.common.arguments import class_names
 from downstream.detection.coco import load_coco
 from downstream.detection.own_data import PUBLISHED, Part, default_splits
 from downstream.detection.recipes import RECIPES, scaled, scaling_line
