@@ -91,7 +91,7 @@ def finish(args: argparse.Namespace, recipe: Recipe, data: DetectionSet, model: 
     torch.manual_seed(step_seed(args.seed, recipe.iterations, process.rank))
     batches = train_batches(args, recipe, data, process, args.seed + 1, range(recipe.precise_bn))
     with autocast(args.amp, process.device):
-        precise_batchnorm(model, model, (to_device(batch, process.device) for batch in batches))
+        precise_batchnorm(model, (to_device(batch, process.device) for batch in batches))
 
 
 def report(

@@ -27,7 +27,7 @@ from downstream.common.pictures import image_files
 from downstream.common.precision import Frozen, add_option, resolved, sent
 from downstream.common.program import complain, settings
 from downstream.probes.frozen_trunk import central_views, trunk_only, untrained_trunk
-from downstream.probes.image_scores import ImageFeatureSet, image_scores, official_linear_score, split_files
+from downstream.probes.image_scores import ImageFeatureSet, image_scores, official_linear_score
 from downstream.probes.labelled import ClassSet, MaskSet, class_folders, mask_folder
 from downstream.probes.mask_scores import DenseFeatureSet, count_classes, dense_scores
 from downstream.probes.score_table import Scores, as_json, as_table
@@ -123,10 +123,8 @@ class Evaluation:
             for seed in seeds:
                 yield from image_scores(features, seed).items()
                 if args.official_linear:
-                    train, test = split_files(self.classes, seed)
                     options = {"size": args.image_size, "epochs": args.official_linear, "seed": seed}
-                    count = len(self.classes.names)
-                    score = official_linear_score(trunk, train, test, count, device=self.device, **options)
+                    score = official_linear_score(trunk, self.classes, device=self.device, **options)
                     yield "image linear, official", score
         if self.masks:
             sets = [

@@ -76,10 +76,7 @@ def trunk_features(
 
 
 def pyramid_features(weights: Weights, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The levels of p5 to p2 that the weights can make, of detectron2's FPN on the trunk's res2 to res5.
-
-    Follows detectron2/modeling/backbone/fpn.py.
-    """
+    """The levels of p5 to p2 that the weights can make, on res2 to res5 (detectron2/modeling/backbone/fpn.py)."""
     pyramid = {}
     above = None
     for level in (5, 4, 3, 2):
@@ -137,10 +134,7 @@ def checkpoint_features(conversion: Conversion, arch: str, pixels: Tensor) -> di
 
 @torch.no_grad()
 def verify(path: Path, conversion: Conversion, arch: str) -> dict[str, float]:
-    """Relative difference per map between the trunk rebuilt from the file alone and the checkpoint's.
-
-    Raises UserError if one exceeds 1e-5.
-    """
+    """Relative difference per map of the trunk rebuilt from the file alone; UserError if one exceeds 1e-5."""
     file = read_weights(path)
     pixels = probe_image()
     weights = {name: torch.from_numpy(array).to(pixels.dtype) for name, array in file.weights.items()}

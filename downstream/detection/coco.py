@@ -60,15 +60,14 @@ def read_pair(
     """
     train = None if train_split is None else read_split(data, train_split)
     test, notes = read_split(data, test_split), []
-    if train is None:
-        class_names, left_out = choose_classes([test.file], classes)
-        return CocoPair(None, test, class_names, [*test.file.notes, *left_out])
-    if part is not None:
+    if train and part:
         whole = len(train.file.images)
         train = train._replace(file=only_images(train.file, part.chosen(whole)))
         notes.append(part.note(len(train.file.images), whole))
-    class_names, left_out = choose_classes([train.file, test.file], classes)
-    return CocoPair(train, test, class_names, [*train.file.notes, *test.file.notes, *notes, *left_out])
+    files = [split.file for split in (train, test) if split]
+    class_names, left_out = choose_classes(files, classes)
+    repaired = [note for file in files for note in file.notes]
+    return CocoPair(train, test, class_names, [*repaired, *notes, *left_out])
 
 
 def choose_classes(files: list[CocoFile], classes: Sequence[str] | None) -> tuple[list[str], list[str]]:

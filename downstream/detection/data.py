@@ -114,14 +114,10 @@ def loader(dataset: Dataset, batches: Iterator[list], workers: int) -> Iterator[
     Where there is a GPU they lie in pinned memory, from which copies to it do not hold up the host.
     """
     options = dict(num_workers=workers, collate_fn=transposed, pin_memory=torch.cuda.is_available())
-    read = iter(DataLoader(dataset, batch_sampler=batches, **options))
-    while True:
-        try:
-            yield next(read)
-        except StopIteration:
-            return
-        except UserError as error:  # from a worker it comes with the worker's traceback
-            raise UserError(error.args[0].strip().rpartition("UserError: ")[2]) from None
+    try:
+        yield from DataLoader(dataset, batch_sampler=batches, **options)
+    except UserError as error:  # from a worker it comes with the worker's traceback
+        raise UserError(error.args[0].strip().rpartition("UserError: ")[2]) from None
 
 
 def transposed(samples: list[tuple]) -> tuple[list, ...]:

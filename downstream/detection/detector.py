@@ -13,7 +13,7 @@ from downstream.detection.c4_proposals import ANCHOR_SIZES, ProposalNetwork
 from downstream.detection.fpn_heads import BoxHead, LevelPool, MaskHead
 from pixpro.errors import UserError
 from pixpro.method.heads import LEVELS, PYRAMID_CHANNELS, FeaturePyramid
-from pixpro.method.trunks import Pyramid
+from pixpro.method.trunks import TRUNK, Pyramid
 
 # RGB in 0..255: what the pre-trained weights have seen
 PIXEL_MEAN = (123.675, 116.280, 103.530)
@@ -23,12 +23,9 @@ NECK = "encoder.neck."  # where checkpoints hold the pyramid
 
 
 class TwoStages(nn.Module):
-    """Images -> detections; in training images + boxes -> losses. What detectors with `rpn` and `roi_heads` share.
+    """Images -> detections; in training images + boxes -> losses. What detectors with `rpn` and `roi_heads` share."""
 
-    divisor: what the sides of a batch are padded to multiples of.
-    """
-
-    divisor = 1
+    divisor = 1  # of which the sides of a batch are multiples, by padding
     rpn: ProposalNetwork
     roi_heads: RegionHeads
 
@@ -80,8 +77,7 @@ class Detector(TwoStages):
                 "--detector fpn takes any backbone"
             )
         channels = width(trunk.layer4)
-        stem = (trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool)
-        self.backbone = nn.Sequential(*stem, trunk.layer1, trunk.layer2, trunk.layer3)
+        self.backbone = nn.Sequential(*(getattr(trunk, name) for name in TRUNK[:-1]))
         self.rpn = ProposalNetwork(channels // 2, pre_nms=(12000, 6000), post_nms=(2000, test_proposals))
         head, predictor = Res5(trunk.layer4, channels), Predictor(channels, num_classes)
         self.roi_heads = RegionHeads(RegionPool(), head, predictor, regions_per_image=regions_per_image)

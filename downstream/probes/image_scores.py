@@ -62,10 +62,7 @@ class ImageFeatureSet:
         """Training features and labels, test features and labels, on the device."""
         kept, held = split(self.train_labels, len(self.test) > 0, seed)
         tests = (self.test, self.test_labels) if len(self.test) > 0 else (self.train[held], self.train_labels[held])
-        train, train_labels, test, test_labels = (
-            tensor.to(self.device) for tensor in (self.train[kept], self.train_labels[kept], *tests)
-        )
-        return train, train_labels, test, test_labels
+        return tuple(tensor.to(self.device) for tensor in (self.train[kept], self.train_labels[kept], *tests))
 
 
 def image_scores(features: ImageFeatureSet, seed: int) -> dict[str, float]:
@@ -135,17 +132,10 @@ def train_classifier(
 
 
 def official_linear_score(
-    trunk: nn.Module,
-    train: Sequence[Labelled],
-    test: Sequence[Labelled],
-    classes: int,
-    *,
-    size: int,
-    epochs: int,
-    seed: int,
-    device: torch.device,
+    trunk: nn.Module, data: ClassSet, *, size: int, epochs: int, seed: int, device: torch.device
 ) -> float:
     """Top-1 accuracy of the published probe, on the central views of the test images."""
-    layer = train_classifier(trunk, train, classes, size=size, epochs=epochs, seed=seed, device=device)
+    train, test = split_files(data, seed)
+    layer = train_classifier(trunk, train, len(data.names), size=size, epochs=epochs, seed=seed, device=device)
     features = pooled_features(trunk, [path for path, _ in test], size, device)
     return accuracy(layer.cpu()(features), torch.tensor([label for _, label in test]))

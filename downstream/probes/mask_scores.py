@@ -55,10 +55,7 @@ class DenseFeatureSet:
         self.pairs, self.device = pairs, device
 
     def labelled_cells(self, classes: int, chosen: list[int], limit: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Features (n, C) and class shares (n, K) of at most `limit` cells that count of the chosen images.
-
-        Both on the device.
-        """
+        """Features (n, C) and class shares (n, K), on the device, of at most `limit` cells that count of the chosen."""
         features, labels = [], []
         for index in chosen:
             cells = self.cells[index].float()

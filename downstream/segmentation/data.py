@@ -28,16 +28,13 @@ class TrainCrops(Dataset):
         pixels, mask = read_pair(self.data.train[index], self.data)
         scale = random.uniform(0.5, 2.0)
         size = tuple(max(1, round(side * scale)) for side in (pixels.shape[1], pixels.shape[0]))
-        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-        mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-        missing = [max(0, self.crop - side) for side in mask.shape]
-        canvas = np.empty((mask.shape[0] + missing[0], mask.shape[1] + missing[1], 3), np.uint8)
-        canvas[:] = PADDING
-        canvas[: mask.shape[0], : mask.shape[1]] = pixels
-        mask = np.pad(mask, ((0, missing[0]), (0, missing[1])), constant_values=VOID)
-        top, left = (int(random.integers(side - self.crop + 1)) for side in mask.shape)
-        pixels = canvas[top : top + self.crop, left : left + self.crop]
-        mask = mask[top : top + self.crop, left : left + self.crop]
+        larger = tuple(max(side, self.crop) for side in size)
+        canvas, labels = Image.new("RGB", larger, PADDING), Image.new("L", larger, VOID)
+        canvas.paste(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        labels.paste(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+        top, left = (int(random.integers(side - self.crop + 1)) for side in reversed(larger))
+        box = (left, top, left + self.crop, top + self.crop)
+        pixels, mask = np.array(canvas.crop(box)), np.array(labels.crop(box))
         if random.random() < 0.5:
             pixels, mask = pixels[:, ::-1], mask[:, ::-1]
         return as_tensor(pixels), {"mask": torch.from_numpy(np.ascontiguousarray(mask))}

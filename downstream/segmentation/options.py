@@ -12,7 +12,7 @@ from downstream.common.program import check_output, load_trunk, random_trunk, tr
 from downstream.detection.own_data import named_or_found, voc_splits
 from downstream.detection.recipes import SEGMENTATION_RECIPES, Recipe, scaled
 from downstream.detection.voc import CLASS_NAMES
-from downstream.segmentation.labels import SegmentationSet, check_labels, count_values, values_of_classes
+from downstream.segmentation.labels import SegmentationSet, check_labels, count_values
 from downstream.segmentation.masks import CITYSCAPES_NAMES, VOID, MaskedImage, cityscapes_pairs, voc_pairs
 from downstream.segmentation.net import FCN
 from pixpro.errors import UserError
@@ -87,13 +87,14 @@ def mask_values(args: argparse.Namespace, counts: np.ndarray) -> list[int]:
         raise UserError("--void none makes a class of every value that occurs; leave out --num-classes")
     if count and count > VOID:
         raise UserError(f"--num-classes {count}: a mask of one byte per pixel holds at most {VOID}")
+    occurring = np.flatnonzero(counts.any(axis=0)).tolist()
     if args.void == "none":
-        values = values_of_classes(counts, void=None, num_classes=None)
-        if named not in (None, len(values)):
-            raise UserError(f"--classes names {named} classes, the masks hold {len(values)} values")
-        return values
-    known = len(NAMES[args.layout]) if benchmark(args) else None
-    return values_of_classes(counts, void=VOID, num_classes=count or known)
+        if named not in (None, len(occurring)):
+            raise UserError(f"--classes names {named} classes, the masks hold {len(occurring)} values")
+        return occurring
+    if benchmark(args) and not count:
+        count = len(NAMES[args.layout])
+    return list(range(count)) if count else [value for value in occurring if value != VOID]
 
 
 def benchmark(args: argparse.Namespace) -> bool:
