@@ -59,8 +59,8 @@ def decoded_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
-def checked(items: Sequence[Item], check: Callable[[Item], Result]) -> list[Result]:
-    """check(item) of every item, by all cores; UserError with the first complaint and how many there are."""
+def checked(items: Sequence[Item], check: Callable[[Item], Result], *, by_all_cores: bool = False) -> list[Result]:
+    """check(item) of every item; UserError with the first complaint and how many there are."""
 
     def attempt(item: Item) -> Result | UserError:
         try:
@@ -68,8 +68,11 @@ def checked(items: Sequence[Item], check: Callable[[Item], Result]) -> list[Resu
         except UserError as error:
             return error
 
-    with ThreadPoolExecutor(available_cores()) as pool:
-        results = list(pool.map(attempt, items))
+    if by_all_cores:
+        with ThreadPoolExecutor(available_cores()) as pool:
+            results = list(pool.map(attempt, items))
+    else:
+        results = [attempt(item) for item in items]
     complaints = [result for result in results if isinstance(result, UserError)]
     if len(complaints) > 1:
         raise UserError(f"{complaints[0]} (and {len(complaints) - 1} more)") from complaints[0]

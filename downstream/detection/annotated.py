@@ -88,8 +88,8 @@ def check_set(data: DetectionSet) -> list[str]:
             f"none of the {len(data.test)} test images has an object that counts (not difficult, not a crowd): "
             "there would be nothing to score"
         )
-    checked(data.train, lambda image: image.require_size(*picture_size(image.path)))
-    checked(data.test, lambda image: image.require_size(*decoded_size(image.path)))
+    checked(data.train, lambda image: image.require_size(*picture_size(image.path)), by_all_cores=True)
+    checked(data.test, lambda image: image.require_size(*decoded_size(image.path)), by_all_cores=True)
     return [*data.notes, *_notes(data, counted)]
 
 

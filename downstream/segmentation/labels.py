@@ -46,7 +46,7 @@ def count_values(pairs: list[MaskedImage], *, tests: bool) -> np.ndarray:
             raise UserError(f"{pair.mask} is {values.shape[::-1]}, its image {size}; expected the same size")
         return np.bincount(values.ravel(), minlength=256)
 
-    return np.array(checked(pairs, count), np.int64).reshape(-1, 256)
+    return np.array(checked(pairs, count, by_all_cores=True), np.int64).reshape(-1, 256)
 
 
 def check_labels(data: SegmentationSet, train: np.ndarray, test: np.ndarray) -> Iterable[str]:
