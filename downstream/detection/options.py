@@ -45,11 +45,6 @@ def with_masks(args: argparse.Namespace) -> bool:
     return args.detector == "fpn" and args.layout == "coco" and not args.no_masks
 
 
-def part(args: argparse.Namespace) -> Part | None:
-    """The part of the training images that is asked for, None for all."""
-    return Part(args.fraction, args.fraction_seed) if args.fraction else None
-
-
 def length(args: argparse.Namespace) -> float:
     """How many published schedules long the run is, where --iterations does not say it."""
     return args.scale * (Part(args.fraction).length if args.fraction else 1)
@@ -137,7 +132,8 @@ def detection_set(args: argparse.Namespace) -> DetectionSet:
     """The images and classes."""
     train_split = None if args.eval_only else args.train_split
     classes = tuple(args.classes) if args.classes else None
-    what = (args.data, train_split, args.test_split, classes, part(args))
+    part = Part(args.fraction, args.fraction_seed) if args.fraction else None
+    what = (args.data, train_split, args.test_split, classes, part)
     return _load_coco(*what, with_masks(args)) if args.layout == "coco" else _load_voc(*what)
 
 

@@ -38,18 +38,14 @@ def voc_splits(data: Path, task: str) -> tuple[str, str] | None:
     """
     if (data / "VOC2007").is_dir() and (data / "VOC2012").is_dir() and task == "Main":
         return PUBLISHED["voc"]
-    folders = [""] if (data / "ImageSets" / task).is_dir() else folders_inside(data, task)
+    inside = sorted(path.parents[1].name for path in data.glob(f"*/ImageSets/{task}") if path.is_dir())
+    folders = [""] if (data / "ImageSets" / task).is_dir() else inside
     if len(folders) != 1:
         return None
     splits = {path.stem for path in (data / folders[0] / "ImageSets" / task).glob("*.txt")}
     pair = next((pair for pair in VOC_PAIRS if splits.issuperset(pair)), None)
     prefix = f"{folders[0]}/" if folders[0] else ""
     return pair and (prefix + pair[0], prefix + pair[1])
-
-
-def folders_inside(data: Path, task: str) -> list[str]:
-    """The folders right below data that are in VOC's layout."""
-    return sorted(path.parents[1].name for path in data.glob(f"*/ImageSets/{task}") if path.is_dir())
 
 
 def coco_splits(data: Path) -> tuple[str, str] | None:

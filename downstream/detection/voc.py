@@ -55,15 +55,12 @@ def load_voc(
     return DetectionSet(train_images, test_images, class_names, tuple(notes))
 
 
-def split_folder(data: Path, split: str) -> tuple[Path, str]:
-    """The folder with Annotations and JPEGImages that a split is in, and the stem of its split file."""
-    folder, name = VOC_NAMES[split] if split in VOC_NAMES else (split.rpartition("/")[0], split.rpartition("/")[2])
-    return data / folder, name
-
-
 def _read_split(data: Path, split: str) -> list[VocAnnotation]:
     """Every image of a split, in the file's order."""
-    root, name = split_folder(data, split)
+    folder, _, name = split.rpartition("/")
+    if split in VOC_NAMES:
+        folder, name = VOC_NAMES[split]
+    root = data / folder
     listing = root / "ImageSets" / "Main" / f"{name}.txt"
 
     def read(image_id: str) -> VocAnnotation:
