@@ -48,7 +48,7 @@ def c4_model(arch: str, weights: Path, **images: Any) -> nn.Module:
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
 
-    from downstream.finetuning import roi_heads  # noqa: F401  registers the head
+    from downstream.finetuning import extensions  # noqa: F401  registers the head
 
     cfg = get_cfg()
     cfg.merge_from_file(str(CONFIGS / "voc_c4_24k.yaml"))

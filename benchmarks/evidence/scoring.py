@@ -42,7 +42,7 @@ def scores_of(
             DenseFeatureSet(dense, pairs, 2 * scale.image_size, device) for pairs in (data.masks.train, data.masks.test)
         ]
         classes = count_classes(data.masks.train + data.masks.test)
-        scores |= dense_scores(*sets, classes, seed=seed, bank=CELLS, probe=CELLS)
+        scores |= dense_scores(*sets, classes, seed=seed, limit=CELLS)
         if fine_tune:
             iterations, batch, crop, every = scale.segmentation
             length = {"iterations": iterations, "batch": batch, "crop": crop, "every": every}

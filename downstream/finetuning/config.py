@@ -5,7 +5,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
 
-from downstream.common.batch_scaling import KEYS, scaled
+from downstream.detection.recipes import SCALED_KEYS, scaled_settings
 from downstream.finetuning.config_check import lookup
 from pixpro.errors import UserError
 
@@ -70,8 +70,8 @@ def build_config(
 
 def scale_to_batch(cfg: CfgNode, batch: int, reference: int, *, given: Iterable[str]) -> str:
     """Scale what the options did not give, in place; returns the line that says so."""
-    old = {key: lookup(cfg, key) for key in KEYS}
-    changes = {key: value for key, value in scaled(old, batch, reference).items() if key not in given}
+    old = {key: lookup(cfg, key) for key in SCALED_KEYS}
+    changes = {key: value for key, value in scaled_settings(old, batch, reference).items() if key not in given}
     for key, value in changes.items():
         cfg.merge_from_list([key, value])
     said = ", ".join(f"{key} {value}" for key, value in changes.items() if value)

@@ -21,9 +21,8 @@ from torch import Tensor
 
 from downstream.common.published import results_table
 from downstream.conversion.weights_file import WeightsFile, read_weights
-from downstream.finetuning import roi_heads  # noqa: F401  registers Res5ROIHeadsExtraNorm
+from downstream.finetuning.extensions import VocEvaluator  # and registers Res5ROIHeadsExtraNorm
 from downstream.finetuning.own_data import OwnData, register
-from downstream.finetuning.voc_evaluator import VocEvaluator
 from pixpro.errors import UserError
 
 TRUNK = re.compile(r"(?:.*\.)?((?:stem|res[2-5]\.\d+|fpn_(?:lateral|output)[2-5])\..+)")

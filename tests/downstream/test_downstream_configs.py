@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from downstream.common.batch_scaling import scaled
 from downstream.common.published import results_table
 from downstream.conversion.weights_file import RGB as IMAGES
 from downstream.conversion.weights_file import image_settings, shape_settings
+from downstream.detection.recipes import scaled_settings
 from downstream.finetuning import command as finetune
 from downstream.finetuning.config_check import check_config, trained_settings, weights_settings
 from downstream.finetuning.own_data import find_own_data, is_benchmark
@@ -126,7 +126,7 @@ def test_a_smaller_batch_scales_rate_and_schedule_linearly(images, lr, voc, coco
     schedule = ("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.WARMUP_ITERS")
     for published, expected in (((24_000, (18_000, 22_000), 100), voc), ((90_000, (60_000, 80_000), 1000), coco)):
         others = {"SOLVER.BASE_LR": 0.02, "SOLVER.CHECKPOINT_PERIOD": 5000, "TEST.EVAL_PERIOD": 0}
-        result = scaled(dict(zip(schedule, published, strict=True)) | others, images, 16)
+        result = scaled_settings(dict(zip(schedule, published, strict=True)) | others, images, 16)
         assert tuple(result[key] for key in schedule) == expected
         assert result["SOLVER.BASE_LR"] == pytest.approx(lr) and result["TEST.EVAL_PERIOD"] == 0
         assert result["SOLVER.CHECKPOINT_PERIOD"] == 5000 * 16 // images
