@@ -115,13 +115,11 @@ def given_files(given: list[Path]) -> list[Path]:
 
 def picture_names(files: list[Path]) -> list[str]:
     """A PNG's name for each file: its stem, with a number where two files share it."""
-    names: list[str] = []
-    taken: set[str] = set()
+    names: dict[str, None] = {}  # in order
     for path in files:
         name, number = path.stem, 1
-        while name in taken:
+        while name in names:
             number += 1
             name = f"{path.stem}_{number}"
-        taken.add(name)
-        names.append(f"{name}.png")
-    return names
+        names[name] = None
+    return [f"{name}.png" for name in names]

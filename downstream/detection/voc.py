@@ -41,7 +41,9 @@ def load_voc(
         chosen = part.chosen(len(train))
         notes.append(part.note(len(chosen), len(train)))
         train = [train[index] for index in chosen]
-    notes += _unsaid(train + test)
+    unsaid = sum(annotation.unsaid for annotation in train + test)
+    if unsaid:
+        notes.append(f"{unsaid} objects have an empty or unspecified <difficult>: they count as not difficult")
     if classes is None:
         class_names = [n for n in CLASS_NAMES if n in names] if names <= set(CLASS_NAMES) else sorted(names)
         for annotation in test:
@@ -85,13 +87,6 @@ def _refuse_unknown(annotation: VocAnnotation, class_names: list[str]) -> None:
             f"{annotation.image.path} shows a {unknown[0]!r}, a class that the training split does not have; "
             "--classes FILE names the classes to use"
         )
-
-
-def _unsaid(annotations: list[VocAnnotation]) -> Iterable[str]:
-    """The note on objects of which nobody said whether they are difficult."""
-    count = sum(annotation.unsaid for annotation in annotations)
-    if count:
-        yield f"{count} objects have an empty or unspecified <difficult>: they count as not difficult"
 
 
 def _left_out(annotations: list[VocAnnotation], class_names: list[str]) -> Iterable[str]:

@@ -50,19 +50,17 @@ class ImageFeatureSet:
     """Pooled features of every image of a data set, computed once for all probes and seeds."""
 
     def __init__(self, trunk: nn.Module, data: ClassSet, size: int, device: torch.device) -> None:
-        self.classes, self.device = len(data.names), device
+        self.classes, self.device, self.count = len(data.names), device, len(data.train)
         files = data.train + data.test
-        features = pooled_features(trunk, [path for path, _ in files], size, device)
-        labels = torch.tensor([label for _, label in files])
-        count = len(data.train)
-        self.train, self.train_labels = features[:count], labels[:count]
-        self.test, self.test_labels = features[count:], labels[count:]
+        self.features = pooled_features(trunk, [path for path, _ in files], size, device)
+        self.labels = torch.tensor([label for _, label in files])
 
-    def split(self, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def split(self, seed: int) -> tuple[Tensor, ...]:
         """Training features and labels, test features and labels, on the device."""
-        kept, held = split(self.train_labels, len(self.test) > 0, seed)
-        tests = (self.test, self.test_labels) if len(self.test) > 0 else (self.train[held], self.train_labels[held])
-        return tuple(tensor.to(self.device) for tensor in (self.train[kept], self.train_labels[kept], *tests))
+        tests = torch.arange(self.count, len(self.labels))
+        kept, held = split(self.labels[: self.count], len(tests) > 0, seed)
+        chosen = (kept, tests if len(tests) > 0 else held)
+        return tuple(part[index].to(self.device) for index in chosen for part in (self.features, self.labels))
 
 
 def image_scores(features: ImageFeatureSet, seed: int) -> dict[str, float]:
