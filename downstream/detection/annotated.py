@@ -82,7 +82,8 @@ def check_set(data: DetectionSet) -> list[str]:
 
     The pictures of the test are decoded, those of the training are held to their size by their headers.
     """
-    counted = sum(np.bincount(_counted(image), minlength=len(data.class_names) + 1) for image in data.test)[1:]
+    scored = np.concatenate([image.labels[~image.ignored] for image in data.test])
+    counted = np.bincount(scored, minlength=len(data.class_names) + 1)[1:]
     if not counted.any():
         raise UserError(
             f"none of the {len(data.test)} test images has an object that counts (not difficult, not a crowd): "
@@ -91,11 +92,6 @@ def check_set(data: DetectionSet) -> list[str]:
     checked(data.train, lambda image: image.require_size(*picture_size(image.path)), by_all_cores=True)
     checked(data.test, lambda image: image.require_size(*decoded_size(image.path)), by_all_cores=True)
     return [*data.notes, *_notes(data, counted)]
-
-
-def _counted(image: AnnotatedImage) -> np.ndarray:
-    """Labels of the objects that a score counts."""
-    return image.labels[~image.ignored]
 
 
 def _notes(data: DetectionSet, counted: np.ndarray) -> Iterable[str]:

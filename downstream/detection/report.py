@@ -100,18 +100,14 @@ def draw_detections(
     labels = found.labels[shown].tolist()
     colours = [COLOURS[(label - 1) % len(COLOURS)] for label in labels]
     if found.masks and labels:
-        masks = torch.from_numpy(decode([mask for mask, keep in zip(found.masks, shown, strict=True) if keep]))
+        from pycocotools import mask as codes
+
+        masks = codes.decode([mask for mask, keep in zip(found.masks, shown, strict=True) if keep])
+        masks = torch.from_numpy(masks.transpose(2, 0, 1).astype(bool))
         picture = draw_segmentation_masks(picture, masks, alpha=0.5, colors=colours)
     named = [f"{class_names[label - 1]} {score:.2f}" for label, score in zip(labels, found.scores[shown], strict=True)]
     picture = draw(picture, found.boxes[shown], colours, named, width=2)
     return Image.fromarray(picture.permute(1, 2, 0).numpy())
-
-
-def decode(masks: list[dict[str, Any]]) -> np.ndarray:
-    """Run-length codes of one size as (n, H, W) bool."""
-    from pycocotools import mask as codes
-
-    return codes.decode(masks).transpose(2, 0, 1).astype(bool)
 
 
 def draw(picture: torch.Tensor, boxes: np.ndarray, colours: list[str], names: list[str] | None = None, width: int = 1):
