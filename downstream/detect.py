@@ -31,9 +31,8 @@ from torch import nn
 
 from downstream.common.precise_bn import precise_batchnorm
 from downstream.common.precision import autocast, loss_scaler, placed
-from downstream.common.predicting import write_json
-from downstream.common.program import peak_memory, run_program, settings
-from downstream.common.training import Batch, resume, save, step_seed, to_device, train
+from downstream.common.program import peak_memory, run_program, settings, write_json
+from downstream.common.training import Batch, Learner, resume, save, step_seed, to_device, train
 from downstream.detection import options, predict
 from downstream.detection.annotated import DetectionSet
 from downstream.detection.data import ImagesToTest, TrainImages, grouped_batches, loader
@@ -61,39 +60,38 @@ def run(args: argparse.Namespace, process: Process) -> None:
     torch.manual_seed(args.seed)
     model = placed(synchronise_batchnorm(options.build_model(args), process), process.device)
     optimizer = torch.optim.SGD(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, momentum=recipe.momentum)
-    scaler = loss_scaler(args.amp, process.device)
-    first = recipe.iterations if args.eval_only else resume(args, model, optimizer, scaler)
+    learner = Learner(model, optimizer, loss_scaler(args.amp, process.device))
+    first = recipe.iterations if args.eval_only else resume(args, learner)
     if process.is_main:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         if not args.eval_only:
             print(scaling_line(RECIPES[args.layout], recipe, options.length(args)), flush=True)
         print(f"{len(data.train)} training images, {len(data.test)} test images, {len(data.class_names)} classes")
     started = time.perf_counter()
-    if first < recipe.iterations:
-        batches = train_batches(args, recipe, data, process, seed=args.seed, first=first, last=recipe.iterations)
-        span = dict(first=first, last=recipe.iterations)
-        train(args, model, optimizer, scaler, batches, learning_rate=recipe.learning_rate, **span, process=process)
+    if steps := range(first, recipe.iterations):
+        batches = train_batches(args, recipe, data, process, args.seed, steps)
+        train(args, learner, batches, learning_rate=recipe.learning_rate, steps=steps, process=process)
         finish(args, recipe, data, model, process)
-        save(args, model, optimizer, scaler, recipe.iterations, process)
+        save(args, learner, recipe.iterations, process)
     report(args, recipe, data, model, process, time.perf_counter() - started)
 
 
 def train_batches(
-    args: argparse.Namespace, recipe: Recipe, data: DetectionSet, process: Process, *, seed: int, first: int, last: int
+    args: argparse.Namespace, recipe: Recipe, data: DetectionSet, process: Process, seed: int, steps: range
 ) -> Iterator[Batch]:
-    """This process's batches number first..last - 1 of the stream that belongs to the seed."""
+    """This process's batches of the stream that belongs to the seed."""
     dataset = TrainImages(data.train, short_sides=recipe.train_sizes, max_size=recipe.max_size, seed=seed)
     share = dict(batch=recipe.batch // process.world_size, rank=process.rank, world_size=process.world_size)
-    order = itertools.islice(grouped_batches(data.train, seed=seed, **share), first, last)
-    return loader(dataset, order, args.workers)
+    order = grouped_batches([image.wide for image in data.train], seed=seed, **share)
+    return loader(dataset, itertools.islice(order, steps.start, steps.stop), args.workers)
 
 
 def finish(args: argparse.Namespace, recipe: Recipe, data: DetectionSet, model: nn.Module, process: Process) -> None:
     """BatchNorm statistics of the final weights, from other batches of the training images."""
     torch.manual_seed(step_seed(args.seed, recipe.iterations, process.rank))
-    batches = train_batches(args, recipe, data, process, seed=args.seed + 1, first=0, last=recipe.precise_bn)
+    batches = train_batches(args, recipe, data, process, args.seed + 1, range(recipe.precise_bn))
     with autocast(args.amp, process.device):
-        precise_batchnorm(model, model, (to_device(batch, process.device) for batch in batches))
+        precise_batchnorm(model, (to_device(batch, process.device) for batch in batches))
 
 
 def report(

@@ -23,12 +23,13 @@ from torch.optim.swa_utils import update_bn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from downstream.common.pictures import image_files
 from downstream.common.precision import Frozen, add_option, resolved, sent
+from downstream.common.program import complain, settings
 from downstream.probes.frozen_trunk import central_views, trunk_only, untrained_trunk
-from downstream.probes.image_scores import ImageFeatureSet, image_scores, split_files
-from downstream.probes.labelled import ClassSet, MaskSet, class_folders, image_files, mask_folder
+from downstream.probes.image_scores import ImageFeatureSet, image_scores, official_linear_score
+from downstream.probes.labelled import ClassSet, MaskSet, class_folders, mask_folder
 from downstream.probes.mask_scores import DenseFeatureSet, count_classes, dense_scores
-from downstream.probes.official_linear import official_linear_score
 from downstream.probes.score_table import Scores, as_json, as_table
 from pixpro import load_backbone
 from pixpro.checkpoints.convert import read_checkpoint
@@ -122,10 +123,8 @@ class Evaluation:
             for seed in seeds:
                 yield from image_scores(features, seed).items()
                 if args.official_linear:
-                    train, test = split_files(self.classes, seed)
                     options = {"size": args.image_size, "epochs": args.official_linear, "seed": seed}
-                    count = len(self.classes.names)
-                    score = official_linear_score(trunk, train, test, count, device=self.device, **options)
+                    score = official_linear_score(trunk, self.classes, device=self.device, **options)
                     yield "image linear, official", score
         if self.masks:
             sets = [
@@ -174,25 +173,19 @@ def evaluate(args: argparse.Namespace) -> tuple[Scores, dict]:
     return scores, {"arch": arch, "matching_chance": evaluation.chance()}
 
 
+@lasting_output()
 def main(argv: list[str] | None = None) -> int:
-    """Exit status of the command."""
-    with lasting_output():
-        return measured(build_parser().parse_args(argv))
-
-
-def measured(args: argparse.Namespace) -> int:
     """Measure, print and write; returns the exit code."""
+    args = build_parser().parse_args(argv)
     try:
         scores, facts = evaluate(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return complain(error)
     print(as_table(scores))
     if facts["matching_chance"] is not None:
         print(f"dense matching by chance: {100 * facts['matching_chance']:.1f}")
     if args.output:
-        settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-        record = {"settings": settings, **facts, "torch": torch.__version__, "scores": as_json(scores)}
+        record = {"settings": settings(args), **facts, "torch": torch.__version__, "scores": as_json(scores)}
         args.output.write_text(json.dumps(record, indent=2) + "\n")
         print(f"wrote {args.output}")
     return 0

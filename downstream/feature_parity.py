@@ -12,6 +12,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,48 +24,35 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from downstream.conversion.convert import convert, described
 from downstream.conversion.names import SHAPES
-from downstream.conversion.trunk import relative_difference
-from downstream.conversion.verify import checkpoint_features
-from downstream.conversion.weights_file import RGB_MEAN, RGB_STD, shape_settings, write_weights
+from downstream.conversion.verify import checkpoint_features, relative_difference
+from downstream.conversion.weights_file import MSRA, RGB, image_settings, shape_settings, write_weights
 from pixpro.checkpoints.convert import read_checkpoint
 from pixpro.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
-RIGHT = {"pixel_format": "RGB", "pixel_mean": RGB_MEAN, "pixel_std": RGB_STD, "stride_in_1x1": False}
 WRONG = {
-    "BGR": {"pixel_format": "BGR"},
-    "Caffe's mean (for BGR)": {"pixel_mean": RGB_MEAN[::-1]},
-    "std 1": {"pixel_std": (1.0, 1.0, 1.0)},
-    "stride in the 1x1": {"stride_in_1x1": True},
+    "BGR": {"pixel_format": MSRA["pixel_format"]},
+    "Caffe's mean (for BGR)": {"pixel_mean": MSRA["pixel_mean"]},
+    "std 1": {"pixel_std": MSRA["pixel_std"]},
+    "stride in the 1x1": {"stride_in_1x1": MSRA["stride_in_1x1"]},
+    "all four: MSRA's settings": MSRA,
 }
-WRONG["all four: MSRA's settings"] = {key: value for change in WRONG.values() for key, value in change.items()}
 
 
-def c4_model(
-    arch: str,
-    weights: Path,
-    *,
-    pixel_format: str,
-    pixel_mean: tuple[float, ...],
-    pixel_std: tuple[float, ...],
-    stride_in_1x1: bool,
-) -> nn.Module:
-    """detectron2's C4 detector with the converted weights, on the CPU, in evaluation mode."""
+def c4_model(arch: str, weights: Path, **images: Any) -> nn.Module:
+    """detectron2's C4 detector with the converted weights, on the CPU, in evaluation mode.
+
+    images: how it sees them, as `image_settings` takes it.
+    """
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
 
-    from downstream.finetuning import roi_heads  # noqa: F401  registers the head
+    from downstream.finetuning import extensions  # noqa: F401  registers the head
 
     cfg = get_cfg()
     cfg.merge_from_file(str(CONFIGS / "voc_c4_24k.yaml"))
-    settings = shape_settings(SHAPES[arch]) | {
-        "INPUT.FORMAT": pixel_format,
-        "MODEL.PIXEL_MEAN": pixel_mean,
-        "MODEL.PIXEL_STD": pixel_std,
-        "MODEL.RESNETS.STRIDE_IN_1X1": stride_in_1x1,
-        "MODEL.DEVICE": "cpu",
-    }
+    settings = {**shape_settings(SHAPES[arch]), **image_settings(**images), "MODEL.DEVICE": "cpu"}
     cfg.merge_from_list([part for pair in settings.items() for part in pair])
     model = build_model(cfg).eval()
     DetectionCheckpointer(model).load(str(weights))
@@ -107,7 +95,7 @@ def main() -> None:
         write_weights(path, conversion.weights, described(conversion, checkpoint.arch))
         rows = []
         for name, change in {"as configured here": {}, **WRONG}.items():
-            found = c4_features(c4_model(checkpoint.arch, path, **(RIGHT | change)), pixels)
+            found = c4_features(c4_model(checkpoint.arch, path, **(RGB | change)), pixels)
             far = [relative_difference(expected[stage], found[stage]) for stage in ("res4", "res5")]
             rows.append((name, *far))
         print(tabulate(rows, ["settings", "res4", "res5"], floatfmt=".1e"))

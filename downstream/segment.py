@@ -23,17 +23,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from downstream.common.precision import autocast, loss_scaler, placed
-from downstream.common.predicting import write_json
-from downstream.common.program import peak_memory, run_program, settings
-from downstream.common.training import resume, save, train
-from downstream.detection.data import loader
+from downstream.common.program import peak_memory, run_program, settings, write_json
+from downstream.common.training import Learner, resume, save, train
+from downstream.detection.data import grouped_batches, loader
 from downstream.detection.detector import parameter_groups
 from downstream.detection.recipes import SEGMENTATION_RECIPES, Recipe, scaling_line
 from downstream.segmentation import options, predict
-from downstream.segmentation.data import TrainCrops, WholeImages, shuffled_batches
+from downstream.segmentation.data import TrainCrops, WholeImages
 from downstream.segmentation.labels import SegmentationSet
-from downstream.segmentation.miou import scores as iou_scores
 from downstream.segmentation.net import FCN
+from downstream.segmentation.scores import scores as iou_scores
 from downstream.segmentation.scores import table, tested, write_masks
 from pixpro.checkpoints import checkpoint
 from pixpro.run.output import lasting_output
@@ -55,22 +54,21 @@ def run(args: argparse.Namespace, process: Process) -> None:
     torch.manual_seed(args.seed)
     model = placed(synchronise_batchnorm(options.build_model(args), process), process.device)
     optimizer = torch.optim.SGD(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, momentum=recipe.momentum)
-    scaler = loss_scaler(args.amp, process.device)
-    first = recipe.iterations if args.eval_only else resume(args, model, optimizer, scaler)
+    learner = Learner(model, optimizer, loss_scaler(args.amp, process.device))
+    first = recipe.iterations if args.eval_only else resume(args, learner)
     if process.is_main:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         if not args.eval_only:
             print(scaling_line(SEGMENTATION_RECIPES[args.layout], recipe, args.scale), flush=True)
         print(f"{len(data.train)} training images, {len(data.test)} test images, {data.num_classes} classes")
     started = time.perf_counter()
-    if first < recipe.iterations:
+    if steps := range(first, recipe.iterations):
         share = dict(batch=recipe.batch // process.world_size, rank=process.rank, world_size=process.world_size)
-        order = shuffled_batches(len(data.train), seed=args.seed, **share)
+        order = grouped_batches([0] * len(data.train), seed=args.seed, **share)
         crops = TrainCrops(data, crop=args.crop or recipe.train_sizes[0], seed=args.seed)
-        batches = loader(crops, itertools.islice(order, first, recipe.iterations), args.workers)
-        span = dict(first=first, last=recipe.iterations)
-        train(args, model, optimizer, scaler, batches, learning_rate=recipe.learning_rate, **span, process=process)
-        save(args, model, optimizer, scaler, recipe.iterations, process)
+        batches = loader(crops, itertools.islice(order, steps.start, steps.stop), args.workers)
+        train(args, learner, batches, learning_rate=recipe.learning_rate, steps=steps, process=process)
+        save(args, learner, recipe.iterations, process)
     report(args, recipe, data, model, process, time.perf_counter() - started)
 
 

@@ -5,7 +5,8 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from downstream.probes.labelled import ClassSet, MaskSet, class_folders, image_files, mask_folder
+from downstream.common.pictures import image_files
+from downstream.probes.labelled import ClassSet, MaskSet, class_folders, mask_folder
 from pixpro.errors import UserError
 
 

@@ -9,9 +9,9 @@ from benchmarks.evidence.data import Photographs
 from benchmarks.evidence.pretrain import Scale
 from benchmarks.evidence.transfer import detection_ap, fine_tuned_iou
 from benchmarks.evidence.trunk import SMALL, maps_until, trunk_model
+from downstream.common.pictures import image_files
 from downstream.probes.frozen_trunk import central_views
 from downstream.probes.image_scores import ImageFeatureSet, image_scores
-from downstream.probes.labelled import image_files
 from downstream.probes.mask_scores import DenseFeatureSet, count_classes, dense_scores
 from pixpro.data.held_out import held_out_pairs
 from pixpro.method.numerics import batch_statistics
@@ -42,7 +42,7 @@ def scores_of(
             DenseFeatureSet(dense, pairs, 2 * scale.image_size, device) for pairs in (data.masks.train, data.masks.test)
         ]
         classes = count_classes(data.masks.train + data.masks.test)
-        scores |= dense_scores(*sets, classes, seed=seed, bank=CELLS, probe=CELLS)
+        scores |= dense_scores(*sets, classes, seed=seed, limit=CELLS)
         if fine_tune:
             iterations, batch, crop, every = scale.segmentation
             length = {"iterations": iterations, "batch": batch, "crop": crop, "every": every}

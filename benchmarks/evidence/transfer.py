@@ -11,14 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.evidence.data import Photographs
-from downstream.detection.data import loader
+from downstream.detection.data import grouped_batches, loader
 from downstream.probes.mask_scores import count_classes
-from downstream.segmentation.data import TrainCrops, WholeImages, shuffled_batches
+from downstream.segmentation.data import TrainCrops, WholeImages
 from downstream.segmentation.labels import SegmentationSet
-from downstream.segmentation.miou import scores
+from downstream.segmentation.masks import voc_pairs
 from downstream.segmentation.net import pixel_loss
-from downstream.segmentation.scores import tested
-from downstream.segmentation.sets import voc_pairs
+from downstream.segmentation.scores import scores, tested
 from pixpro.data.augment import MEAN, STD
 from pixpro.training.processes import Process
 
@@ -66,7 +65,7 @@ def fine_tuned_iou(
     model = SmallFCN(trunk.requires_grad_(True), channels, classes).train().to(device)
     peak = LR * batch / 8
     optimizer = torch.optim.SGD(model.parameters(), peak, 0.9, weight_decay=DECAY)
-    order = shuffled_batches(len(images.train), batch=batch, seed=seed, rank=0, world_size=1)
+    order = grouped_batches([0] * len(images.train), batch=batch, seed=seed, rank=0, world_size=1)
     batches = loader(TrainCrops(images, crop=crop, seed=seed), islice(order, iterations), 0)
     for step, (pixels, targets) in enumerate(batches):
         for group in optimizer.param_groups:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from downstream.common.class_file import class_names
+from downstream.common.arguments import class_names, natural, positive, positive_float
 from downstream.common.precision import add_option
 from pixpro.command_line import OneLineParser
 from pixpro.method.trunks import CHOICES
@@ -48,27 +48,3 @@ def read(parser: OneLineParser, argv: list[str] | None, task: str) -> argparse.N
     if args.output_dir is None:
         args.output_dir = Path("output") / f"{task}_{args.layout}_{Path(args.weights).stem}_seed{args.seed}"
     return args
-
-
-def positive(text: str) -> int:
-    """An integer above zero."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
-
-
-def natural(text: str) -> int:
-    """An integer from 0 to 2^31."""
-    value = int(text)
-    if not 0 <= value <= 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2^31")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """A finite number above zero."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above zero")
-    return value

@@ -1,6 +1,6 @@
 """Before a test: BatchNorm statistics of the finished weights, instead of a running average over changing ones."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -9,10 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @torch.no_grad()
-def precise_batchnorm(model: nn.Module, forward: Callable[..., object], batches: Iterable[tuple]) -> None:
+def precise_batchnorm(model: nn.Module, batches: Iterable[tuple]) -> None:
     """Set every BatchNorm's mean and variance to those of all the batches together (fvcore's update_bn_stats).
 
-    forward: the model on one batch, called as forward(*batch) with the model in training mode; weights stay.
+    The model is called as model(*batch), in training mode; weights stay.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     totals = {norm: _Moments(norm) for norm in norms}
@@ -24,7 +24,7 @@ def precise_batchnorm(model: nn.Module, forward: Callable[..., object], batches:
         norm.momentum = 1.0  # the running statistics become the batch's
     try:
         for batch in batches:
-            forward(*batch)
+            model(*batch)
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,6 +1,7 @@
 """What detect.py and segment.py share as programs: start of processes, resuming, errors as one line."""
 
 import argparse
+import json
 import os
 import resource
 import sys
@@ -58,14 +59,9 @@ def run_program(
     return launch(run_process, processes, run, args) if processes > 1 else run_process(run, args)
 
 
+@lasting_output()
 def run_process(run: Callable[[argparse.Namespace, Process], None], args: argparse.Namespace) -> int:
     """Run as one process of the group, whether or not somebody reads what it prints; returns its exit code."""
-    with lasting_output():
-        return joined(run, args)
-
-
-def joined(run: Callable[[argparse.Namespace, Process], None], args: argparse.Namespace) -> int:
-    """Run in the group that this process joins; returns its exit code."""
     try:
         process = join()
         workers, threads = share_cores(process.local_world_size, process.device.type == "cuda")
@@ -112,6 +108,13 @@ def trunk_arch(weights: str, arch: str | None) -> str:
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings as plain types, for the checkpoint and the results."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
+def write_json(path: Path, content: dict) -> None:
+    """content as JSON; the file appears complete or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, path)
 
 
 def peak_memory(process: Process) -> float:

@@ -28,26 +28,14 @@ COCO_FPN = {
     "PixPro with instance branch, 400 epochs": (41.4, 37.4),
 }
 
-# Config file -> (title, metrics as detectron2 names them, their headings, published rows).
+BOXES = {"bbox/AP": "AP", "bbox/AP50": "AP50", "bbox/AP75": "AP75"}  # detectron2's name of a metric -> its heading
+BOXES_AND_MASKS = {"bbox/AP": "box AP", "segm/AP": "mask AP"}
+
+# Config file -> (title, metrics, published rows).
 TABLES = {
-    "voc_c4_24k": (
-        "VOC 2007 test, Faster R-CNN R50-C4, 24k iterations on 07+12 trainval",
-        ("bbox/AP", "bbox/AP50", "bbox/AP75"),
-        ("AP", "AP50", "AP75"),
-        VOC,
-    ),
-    "coco_c4_1x": (
-        "COCO val2017, Mask R-CNN R50-C4, 1x",
-        ("bbox/AP", "segm/AP"),
-        ("box AP", "mask AP"),
-        COCO_C4,
-    ),
-    "coco_fpn_1x": (
-        "COCO val2017, Mask R-CNN R50-FPN, 1x",
-        ("bbox/AP", "segm/AP"),
-        ("box AP", "mask AP"),
-        COCO_FPN,
-    ),
+    "voc_c4_24k": ("VOC 2007 test, Faster R-CNN R50-C4, 24k iterations on 07+12 trainval", BOXES, VOC),
+    "coco_c4_1x": ("COCO val2017, Mask R-CNN R50-C4, 1x", BOXES_AND_MASKS, COCO_C4),
+    "coco_fpn_1x": ("COCO val2017, Mask R-CNN R50-FPN, 1x", BOXES_AND_MASKS, COCO_FPN),
 }
 
 
@@ -57,9 +45,9 @@ def results_table(config: str, label: str, metrics: Mapping[str, float | None]) 
     config: stem of the config file; one of the user's own has no published rows. label: how to call this run.
     metrics: like {"bbox/AP": 58.8}; absent or None is shown as a dash.
     """
-    title, names, headings, rows = TABLES.get(config, (config, ("bbox/AP", "segm/AP"), ("box AP", "mask AP"), {}))
-    own = tuple(metrics.get(name) for name in names)
+    title, headings, rows = TABLES.get(config, (config, BOXES_AND_MASKS, {}))
+    own = tuple(map(metrics.get, headings))
     entries = [(f"published: {method}", values) for method, values in rows.items()] + [(f"this run: {label}", own)]
     cells = [[entry, *("-" if value is None else f"{value:.1f}" for value in values)] for entry, values in entries]
     alignment = ["left", *["right"] * len(headings)]
-    return f"{title}\n{tabulate(cells, ['', *headings], disable_numparse=True, colalign=alignment)}"
+    return f"{title}\n{tabulate(cells, ['', *headings.values()], disable_numparse=True, colalign=alignment)}"

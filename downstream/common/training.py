@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,35 +21,34 @@ from pixpro.training.nonfinite import LOWEST_SCALE
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]  # images, and what is known of each
 
 
-def resume(
-    args: argparse.Namespace, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> int:
+class Learner(NamedTuple):
+    """What is trained, and what trains it; a checkpoint holds the state of each."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+
+def resume(args: argparse.Namespace, learner: Learner) -> int:
     """Iterations that are done: 0, or those of the checkpoint that --resume names, whose state is loaded."""
     path = to_resume(args)
     if path is None:
         return 0
     state = resumable(path, args)
     try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        if scaler.is_enabled():
-            scaler.load_state_dict(state["scaler"])
+        learner.model.load_state_dict(state["model"])
+        learner.optimizer.load_state_dict(state["optimizer"])
+        if learner.scaler.is_enabled():
+            learner.scaler.load_state_dict(state["scaler"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{path} holds another model than these settings make; start anew or use its own") from error
     return int(state["step"])
 
 
-def save(
-    args: argparse.Namespace,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    step: int,
-    process: Process,
-) -> None:
+def save(args: argparse.Namespace, learner: Learner, step: int, process: Process) -> None:
     """Write the checkpoint after so many iterations, in the main process."""
     if process.is_main:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+        state = {name: part.state_dict() for name, part in learner._asdict().items()}
         path = args.output_dir / checkpoint.LAST
         try:
             checkpoint.save(path, {**state, "step": step, "config": settings(args)})
@@ -58,71 +58,57 @@ def save(
 
 def train(
     args: argparse.Namespace,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    learner: Learner,
     batches: Iterator[Batch],
     *,
     learning_rate: Callable[[int], float],
-    first: int,
-    last: int,
+    steps: range,
     process: Process,
 ) -> None:
-    """Iterations first..last - 1 with the batches, of which the first is that of `first`; metrics and checkpoints.
+    """These iterations, each with the next batch; metrics and checkpoints.
 
     The losses are read from the device when they are reported or saved, not in between; fp16's scaler alone reads,
     in each step, whether the gradients are finite.
     """
+    model, last = learner.model.train(), steps.stop
     wrapped = DistributedDataParallel(model, broadcast_buffers=False) if process.world_size > 1 else model
-    metrics = Metrics(args.output_dir, first, last) if process.is_main else None
-    pace, finite = Pace(first), Finite(process.device)
-    for step, losses in training_steps(
-        wrapped.train(),
-        optimizer,
-        scaler,
-        batches,
-        learning_rate=learning_rate,
-        first=first,
-        last=last,
-        seed=args.seed,
-        amp=args.amp,
-        process=process,
-    ):
+    metrics = Metrics(args.output_dir, steps.start, last) if process.is_main else None
+    pace, finite = Pace(steps.start), Finite(process.device)
+    settled = dict(learning_rate=learning_rate, steps=steps, seed=args.seed, amp=args.amp, process=process)
+    for step, losses in training_steps(learner._replace(model=wrapped), batches, **settled):
         pace.note(step)
         finite.note(step, losses["loss"])
         reported, saved = step % args.log_every == 0 or step == last, step % args.save_every == 0
         if reported or saved:
             finite.check()
-            check_scale(scaler)
+            check_scale(learner.scaler)
         if metrics and reported:
             values = {**numbers(losses), "lr": learning_rate(step - 1)}
             metrics.write(step, values)
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
             print(f"iteration {step}/{last}  {shown}  ETA {pace.left(step, last)}", flush=True)
         if saved and step < last:  # the caller saves the last one, finished
-            save(args, model, optimizer, scaler, step, process)
+            save(args, learner, step, process)
     if metrics:
         metrics.close()
 
 
 def training_steps(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    learner: Learner,
     batches: Iterator[Batch],
     *,
     learning_rate: Callable[[int], float],
-    first: int,
-    last: int,
+    steps: range,
     seed: int,
     amp: str,
     process: Process,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Train steps first..last - 1 and yield after each: how many are done, and its losses, left on the device.
+    """Train these steps and yield after each: how many are done, and its losses, left on the device.
 
     What is drawn at random in a step depends on (seed, step, rank) alone, so a resumed run goes on as it would have.
     """
-    for step in range(first, last):
+    model, optimizer, scaler = learner
+    for step in steps:
         images, targets = to_device(next(batches), process.device)
         torch.manual_seed(step_seed(seed, step, process.rank))
         for group in optimizer.param_groups:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import FeaturePyramidNetwork
 
 from downstream.conversion.names import SHAPES, pyramid_name, trunk_name
-from downstream.conversion.weights_file import RGB_MEAN, RGB_STD
+from downstream.conversion.weights_file import RGB
 from pixpro.checkpoints.trunk import check_trunk, trunk_of
 from pixpro.errors import UserError
 
@@ -97,11 +97,4 @@ def check_pyramid(neck: dict[str, Tensor], arch: str) -> None:
 
 def described(conversion: Conversion, arch: str) -> dict[str, Any]:
     """The facts that travel with the weights: what they are, and how they see images."""
-    return {
-        "arch": arch,
-        "pixel_format": "RGB",
-        "pixel_mean": list(RGB_MEAN),
-        "pixel_std": list(RGB_STD),
-        "stride_in_1x1": False,
-        "fpn_channels": neck_channels(trained_blocks(conversion.neck)),
-    }
+    return {"arch": arch, **RGB, "fpn_channels": neck_channels(trained_blocks(conversion.neck))}

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +11,10 @@ import numpy as np
 from downstream.conversion.names import SHAPES, Shape
 from pixpro.errors import UserError
 
-# ImageNet statistics of the pre-training, on detectron2's scale of 0..255.
-RGB_MEAN = (123.675, 116.28, 103.53)
-RGB_STD = (58.395, 57.12, 57.375)
+# How weights expect images, on detectron2's scale of 0..255: those of torchvision and this project, and MSRA's.
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+RGB = {"pixel_format": "RGB", "pixel_mean": MEAN, "pixel_std": STD, "stride_in_1x1": False}
+MSRA = {"pixel_format": "BGR", "pixel_mean": MEAN[::-1], "pixel_std": [1.0, 1.0, 1.0], "stride_in_1x1": True}
 
 # Everything that an array, a number or a dict needs; no other global may be named by a file.
 ALLOWED = {
@@ -81,7 +83,7 @@ def read_weights(path: Path) -> WeightsFile:
     if writer == "Caffe2" and (expected := msra_settings(weights)):
         return WeightsFile(path, weights, "MSRA (Caffe2)", expected, {})
     if writer == "torchvision" and (depth := trunk_depth(weights, "res{}.{}.conv1.weight")):
-        return WeightsFile(path, weights, writer, rgb_settings(Shape(depth)), {})
+        return WeightsFile(path, weights, writer, shape_settings(Shape(depth)) | image_settings(**RGB), {})
     raise UserError(
         f"{path} (written by {writer!r}) does not say how its weights expect images; "
         "convert the checkpoint that it was made from with convert-pretrain-to-detectron2.py"
@@ -91,12 +93,7 @@ def read_weights(path: Path) -> WeightsFile:
 def expected_settings(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """The config that a file of ours asks for."""
     try:
-        expected = shape_settings(SHAPES[facts["arch"]]) | {
-            "INPUT.FORMAT": facts["pixel_format"],
-            "MODEL.PIXEL_MEAN": tuple(facts["pixel_mean"]),
-            "MODEL.PIXEL_STD": tuple(facts["pixel_std"]),
-            "MODEL.RESNETS.STRIDE_IN_1X1": facts["stride_in_1x1"],
-        }
+        expected = shape_settings(SHAPES[facts["arch"]]) | image_settings(**{name: facts[name] for name in RGB})
         if facts["fpn_channels"]:
             expected["MODEL.FPN.OUT_CHANNELS"] = facts["fpn_channels"]
         return expected
@@ -104,31 +101,16 @@ def expected_settings(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{path} lacks {error} beside its weights; convert the checkpoint again") from error
 
 
-def rgb_settings(shape: Shape) -> dict[str, Any]:
-    """The config for weights trained on RGB the way torchvision and this project do it."""
-    return shape_settings(shape) | {
-        "INPUT.FORMAT": "RGB",
-        "MODEL.PIXEL_MEAN": RGB_MEAN,
-        "MODEL.PIXEL_STD": RGB_STD,
-        "MODEL.RESNETS.STRIDE_IN_1X1": False,
-    }
-
-
 def msra_settings(weights: dict[str, np.ndarray]) -> dict[str, Any] | None:
     """The config for MSRA's supervised weights, or None: Caffe2 names of a ResNet with plain bottlenecks.
 
-    BGR, Caffe's mean, std 1, stride in the 1x1; ResNeXt files carry the same names but other settings.
+    ResNeXt files carry the same names but other settings.
     """
     depth = trunk_depth(weights, "res{}_{}_branch2a_w")
     plain = "res2_0_branch2b_w" in weights and weights["res2_0_branch2b_w"].shape[:2] == (64, 64)
     if depth not in (50, 101) or not plain:
         return None
-    return shape_settings(Shape(depth)) | {
-        "INPUT.FORMAT": "BGR",
-        "MODEL.PIXEL_MEAN": RGB_MEAN[::-1],
-        "MODEL.PIXEL_STD": (1.0, 1.0, 1.0),
-        "MODEL.RESNETS.STRIDE_IN_1X1": True,
-    }
+    return shape_settings(Shape(depth)) | image_settings(**MSRA)
 
 
 def shape_settings(shape: Shape) -> dict[str, Any]:
@@ -138,6 +120,18 @@ def shape_settings(shape: Shape) -> dict[str, Any]:
         "MODEL.RESNETS.NUM_GROUPS": shape.num_groups,
         "MODEL.RESNETS.WIDTH_PER_GROUP": shape.width_per_group,
         "MODEL.RESNETS.RES2_OUT_CHANNELS": shape.res2_out_channels,
+    }
+
+
+def image_settings(
+    *, pixel_format: str, pixel_mean: Sequence[float], pixel_std: Sequence[float], stride_in_1x1: bool
+) -> dict[str, Any]:
+    """The keys that say how a trunk sees images."""
+    return {
+        "INPUT.FORMAT": pixel_format,
+        "MODEL.PIXEL_MEAN": tuple(pixel_mean),
+        "MODEL.PIXEL_STD": tuple(pixel_std),
+        "MODEL.RESNETS.STRIDE_IN_1X1": stride_in_1x1,
     }
 
 

@@ -9,13 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from downstream.common.pictures import raise_first
-from downstream.common.split_files import file_inside
+from downstream.common.pictures import checked, file_inside
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, trainable
 from downstream.detection.coco_json import CocoFile, read_coco
 from downstream.detection.coco_masks import encode_mask, without_mask
-from downstream.detection.own_data import coco_files
-from downstream.detection.part import Part
+from downstream.detection.own_data import Part, coco_files
 from pixpro.errors import UserError
 
 
@@ -62,15 +60,14 @@ def read_pair(
     """
     train = None if train_split is None else read_split(data, train_split)
     test, notes = read_split(data, test_split), []
-    if train is None:
-        class_names, left_out = choose_classes([test.file], classes)
-        return CocoPair(None, test, class_names, [*test.file.notes, *left_out])
-    if part is not None:
+    if train and part:
         whole = len(train.file.images)
         train = train._replace(file=only_images(train.file, part.chosen(whole)))
         notes.append(part.note(len(train.file.images), whole))
-    class_names, left_out = choose_classes([train.file, test.file], classes)
-    return CocoPair(train, test, class_names, [*train.file.notes, *test.file.notes, *notes, *left_out])
+    files = [split.file for split in (train, test) if split]
+    class_names, left_out = choose_classes(files, classes)
+    repaired = [note for file in files for note in file.notes]
+    return CocoPair(train, test, class_names, [*repaired, *notes, *left_out])
 
 
 def choose_classes(files: list[CocoFile], classes: Sequence[str] | None) -> tuple[list[str], list[str]]:
@@ -135,30 +132,23 @@ def annotated(split: CocoSplit, numbers: dict[str, int], masks: bool = False) ->
     for item in file.annotations:
         if labels[item["category_id"]]:
             objects[item["image_id"]].append(item)
-    images, complaints = [], []
-    for item in file.images:
-        try:
-            path = file_inside(folder, item["file_name"], file.path)
-        except UserError as error:
-            complaints.append(error)
-            continue
-        found = objects[item["id"]]
-        corners = [(x, y, x + width, y + height) for x, y, width, height in (entry["bbox"] for entry in found)]
+    paths = checked(file.images, lambda item: file_inside(folder, item["file_name"], file.path))
+    images = []
+    for item, path in zip(file.images, paths, strict=True):
+        found, width, height = objects[item["id"]], item["width"], item["height"]
+        corners = [(x, y, x + w, y + h) for x, y, w, h in (entry["bbox"] for entry in found)]
         images.append(
             AnnotatedImage(
                 str(item["id"]),
                 path,
-                item["width"],
-                item["height"],
+                width,
+                height,
                 np.array(corners, np.float32).reshape(-1, 4),
                 np.array([labels[entry["category_id"]] for entry in found], np.int64),
                 np.array([bool(entry["iscrowd"]) for entry in found], bool),
-                tuple(encode_mask(entry["segmentation"], item["height"], item["width"]) for entry in found)
-                if masks
-                else (),
+                tuple(encode_mask(entry["segmentation"], height, width) for entry in found if masks),
             )
         )
-    raise_first(complaints)
     return images
 
 

@@ -7,7 +7,7 @@ import contextlib
 import io
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,7 @@ class CocoFile:
     images: list[Record]
     annotations: list[Record]
     categories: list[Record]
-    notes: list[str] = field(default_factory=list)
-
-    def content(self) -> Record:
-        """What the JSON file would be."""
-        return {"images": self.images, "annotations": self.annotations, "categories": self.categories}
+    notes: list[str]
 
 
 def read_coco(path: Path) -> CocoFile:

@@ -1,6 +1,7 @@
 """Annotated images -> batches: resized as Pillow does on bytes, flipped, grouped by shape; the same after a resume."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,7 @@ class ImagesToTest(Dataset):
 def read_pixels(image: AnnotatedImage) -> np.ndarray:
     """(H, W, 3) uint8 RGB; UserError when the file is damaged or has another size than its annotation says."""
     pixels = read_picture(image.path).permute(1, 2, 0).numpy()
-    if pixels.shape[:2] != (image.height, image.width):
-        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise UserError(f"{image.path} is {size}, its annotation says {image.width}x{image.height}; repair one of them")
+    image.require_size(pixels.shape[1], pixels.shape[0])
     return pixels
 
 
@@ -89,19 +88,19 @@ def as_tensor(pixels: np.ndarray) -> Tensor:
 
 
 def grouped_batches(
-    images: list[AnnotatedImage], *, batch: int, seed: int, rank: int, world_size: int
+    groups: Sequence[Hashable], *, batch: int, seed: int, rank: int, world_size: int
 ) -> Iterator[list[tuple[int, int]]]:
-    """Endless batches of (position, index) for one process; wide images share batches, and so do the others.
+    """Endless batches of (position, index) for one process, each from one group; groups: that of each image.
 
     The order is one endless shuffled stream, of which each process takes every world_size-th place.
     """
     random = np.random.default_rng(seed)
-    groups: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+    waiting: dict[Hashable, list[tuple[int, int]]] = defaultdict(list)
     position = 0
     while True:
-        for index in random.permutation(len(images)).tolist():
+        for index in random.permutation(len(groups)).tolist():
             if position % world_size == rank:
-                group = groups[images[index].width > images[index].height]
+                group = waiting[groups[index]]
                 group.append((position, index))
                 if len(group) == batch:
                     yield group.copy()
@@ -115,14 +114,10 @@ def loader(dataset: Dataset, batches: Iterator[list], workers: int) -> Iterator[
     Where there is a GPU they lie in pinned memory, from which copies to it do not hold up the host.
     """
     options = dict(num_workers=workers, collate_fn=transposed, pin_memory=torch.cuda.is_available())
-    read = iter(DataLoader(dataset, batch_sampler=batches, **options))
-    while True:
-        try:
-            yield next(read)
-        except StopIteration:
-            return
-        except UserError as error:  # from a worker it comes with the worker's traceback
-            raise UserError(error.args[0].strip().rpartition("UserError: ")[2]) from None
+    try:
+        yield from DataLoader(dataset, batch_sampler=batches, **options)
+    except UserError as error:  # from a worker it comes with the worker's traceback
+        raise UserError(error.args[0].strip().rpartition("UserError: ")[2]) from None
 
 
 def transposed(samples: list[tuple]) -> tuple[list, ...]:

@@ -28,7 +28,11 @@ def detect(model: nn.Module, dataset: ImagesToTest, *, process: Process, workers
         image = dataset.images[index]
         (result,) = model([pixels.to(process.device, non_blocking=True)])
         found[image.image_id] = in_pixels(result, pixels.shape[1:], (image.height, image.width))
-    return gathered(found, process)
+    if process.world_size > 1:
+        parts: list | None = [None] * process.world_size if process.is_main else None
+        dist.gather_object(found, parts)  # in the order of the ranks
+        found = {image_id: result for part in parts or [] for image_id, result in part.items()}
+    return found
 
 
 def in_pixels(result: dict[str, torch.Tensor], shown: Sequence[int], size: tuple[int, int]) -> Detections:
@@ -47,12 +51,3 @@ def coded(masks: torch.Tensor, boxes: torch.Tensor, height: int, width: int) -> 
 
     found = (pasted(mask[None], box[None], height, width)[0] for mask, box in zip(masks, boxes, strict=True))
     return tuple(codes.encode(np.asfortranarray(mask.numpy().astype(np.uint8))) for mask in found)
-
-
-def gathered(found: dict[str, Detections], process: Process) -> dict[str, Detections]:
-    """The processes' parts joined in the order of their ranks, on the main process; {} elsewhere."""
-    if process.world_size == 1:
-        return found
-    parts: list | None = [None] * process.world_size if process.is_main else None
-    dist.gather_object(found, parts)
-    return {image_id: result for part in parts or [] for image_id, result in part.items()}

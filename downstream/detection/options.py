@@ -5,17 +5,15 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from downstream.common.arguments import natural, positive, share
 from downstream.common.finished import Finished, load_finished
-from downstream.common.options import build_parser, natural, positive, read
+from downstream.common.options import build_parser, read
 from downstream.common.program import check_output, load_trunk, random_trunk, trunk_arch
-from downstream.detection.annotated import DetectionSet
-from downstream.detection.checks import check_set
+from downstream.detection.annotated import DetectionSet, check_set
 from downstream.detection.coco import load_coco
 from downstream.detection.coco_json import require_pycocotools
-from downstream.detection.detector import Detector, TwoStages
-from downstream.detection.fpn import FPNDetector
-from downstream.detection.own_data import PUBLISHED, default_splits
-from downstream.detection.part import Part
+from downstream.detection.detector import Detector, FPNDetector, TwoStages
+from downstream.detection.own_data import PUBLISHED, Part, default_splits
 from downstream.detection.recipes import RECIPES, Recipe, scaled
 from downstream.detection.voc import load_voc
 from pixpro.checkpoints.convert import read_checkpoint
@@ -45,19 +43,6 @@ def parse(manual: str, argv: list[str] | None) -> argparse.Namespace:
 def with_masks(args: argparse.Namespace) -> bool:
     """Whether masks are trained: by the FPN detector, on COCO's layout, unless they are not wanted."""
     return args.detector == "fpn" and args.layout == "coco" and not args.no_masks
-
-
-def share(text: str) -> float:
-    """A number above 0 and below 1."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def part(args: argparse.Namespace) -> Part | None:
-    """The part of the training images that is asked for, None for all."""
-    return Part(args.fraction, args.fraction_seed) if args.fraction else None
 
 
 def length(args: argparse.Namespace) -> float:
@@ -128,9 +113,8 @@ def build_model(args: argparse.Namespace) -> TwoStages:
 
 def kind_of(finished: Finished) -> tuple[str, bool]:
     """The detector of a finished run, and whether it goes without masks."""
-    return str(finished.settings.get("detector", "c4")), finished.settings.get("layout") != "coco" or bool(
-        finished.settings.get("no_masks")
-    )
+    said = finished.settings
+    return str(said.get("detector", "c4")), said.get("layout") != "coco" or bool(said.get("no_masks"))
 
 
 def finished_model(finished: Finished, **counts: int) -> TwoStages:
@@ -139,20 +123,17 @@ def finished_model(finished: Finished, **counts: int) -> TwoStages:
     counts = counts or ({"test_proposals": proposals} if proposals else {})
     trunk, classes = random_trunk(finished.arch), len(finished.class_names)
     kind, no_masks = kind_of(finished)
-    model = (
-        FPNDetector(trunk, classes, masks=not no_masks, **counts)
-        if kind == "fpn"
-        else Detector(trunk, classes, **counts)
-    )
-    finished.load_into(model)
-    return model
+    if kind == "fpn":
+        return finished.loaded(FPNDetector(trunk, classes, masks=not no_masks, **counts))
+    return finished.loaded(Detector(trunk, classes, **counts))
 
 
 def detection_set(args: argparse.Namespace) -> DetectionSet:
     """The images and classes."""
     train_split = None if args.eval_only else args.train_split
     classes = tuple(args.classes) if args.classes else None
-    what = (args.data, train_split, args.test_split, classes, part(args))
+    part = Part(args.fraction, args.fraction_seed) if args.fraction else None
+    what = (args.data, train_split, args.test_split, classes, part)
     return _load_coco(*what, with_masks(args)) if args.layout == "coco" else _load_voc(*what)
 
 

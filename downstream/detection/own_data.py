@@ -1,7 +1,9 @@
-"""Folders of one's own in VOC's or COCO's layout: which splits or JSON files to take when none is named."""
+"""Folders of one's own in VOC's or COCO's layout: which splits or JSON files are taken, and which part."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from pixpro.errors import UserError
 
@@ -13,15 +15,20 @@ OTHER_TASKS = ("captions", "keypoints", "panoptic", "stuff")
 
 def default_splits(data: Path, layout: str, train: str | None, test: str | None) -> tuple[str, str, list[str]]:
     """(training split, test split, notes): the published ones where they are there, else what the folder has."""
-    if train and test:
+    found = None
+    if not (train and test):
+        found = voc_splits(data, "Main") if layout == "voc" else coco_splits(data)
+    return named_or_found(data, (train, test), found, PUBLISHED[layout])
+
+
+def named_or_found(
+    data: Path, named: tuple[str | None, str | None], found: tuple[str, str] | None, published: tuple[str, str]
+) -> tuple[str, str, list[str]]:
+    """(training split, test split, notes): each as it was named, else as found in data, else as published."""
+    train, test = (given or there for given, there in zip(named, found or published, strict=True))
+    if all(named) or found in (None, published):
         return train, test, []
-    found = voc_splits(data, "Main") if layout == "voc" else coco_splits(data)
-    if found is None:
-        found = PUBLISHED[layout]
-    elif found != PUBLISHED[layout]:
-        found = (train or found[0], test or found[1])
-        return *found, [f"no split was named: training on {found[0]}, testing on {found[1]} of {data}"]
-    return train or found[0], test or found[1], []
+    return train, test, [f"no split was named: training on {train}, testing on {test} of {data}"]
 
 
 def voc_splits(data: Path, task: str) -> tuple[str, str] | None:
@@ -31,18 +38,14 @@ def voc_splits(data: Path, task: str) -> tuple[str, str] | None:
     """
     if (data / "VOC2007").is_dir() and (data / "VOC2012").is_dir() and task == "Main":
         return PUBLISHED["voc"]
-    folders = [""] if (data / "ImageSets" / task).is_dir() else folders_inside(data, task)
+    inside = sorted(path.parents[1].name for path in data.glob(f"*/ImageSets/{task}") if path.is_dir())
+    folders = [""] if (data / "ImageSets" / task).is_dir() else inside
     if len(folders) != 1:
         return None
     splits = {path.stem for path in (data / folders[0] / "ImageSets" / task).glob("*.txt")}
     pair = next((pair for pair in VOC_PAIRS if splits.issuperset(pair)), None)
     prefix = f"{folders[0]}/" if folders[0] else ""
     return pair and (prefix + pair[0], prefix + pair[1])
-
-
-def folders_inside(data: Path, task: str) -> list[str]:
-    """The folders right below data that are in VOC's layout."""
-    return sorted(path.parents[1].name for path in data.glob(f"*/ImageSets/{task}") if path.is_dir())
 
 
 def coco_splits(data: Path) -> tuple[str, str] | None:
@@ -89,3 +92,34 @@ def coco_files(data: Path, split: str) -> tuple[Path, list[Path]]:
     name = path.stem.removeprefix("instances_")
     near = [data / name, path.parent / name, data / "images" / name, path.parent / "images" / name]
     return path, [*near, path.parent, data / "images", path.parent / "images", path.parent.parent / "images", data]
+
+
+class Part(NamedTuple):
+    """A share of the training images in 0..1, drawn by a seed: the semi-supervised experiment on COCO.
+
+    The paper (arXiv:2011.10043) fine-tunes on 10 % of COCO's training images for the 90,000 iterations of the whole,
+    and on 1 % for 9,000; that is as remembered, not checked against its text. Which images those were is not known.
+    """
+
+    share: float
+    seed: int = 0
+
+    def chosen(self, count: int) -> list[int]:
+        """Which of `count` images belong to it, in order; at least one.
+
+        A hash orders them: the same with every version of every library, and the smaller part lies in the larger.
+        """
+        order = sorted(range(count), key=lambda index: hashlib.sha256(f"{self.seed} {index}".encode()).digest())
+        return sorted(order[: max(1, round(self.share * count))])
+
+    @property
+    def length(self) -> float:
+        """Length of the schedule, in published ones: 1 for a tenth of the images, a tenth for a hundredth."""
+        return min(1.0, 10 * self.share)
+
+    def note(self, count: int, of: int) -> str:
+        """The line that says what is trained on."""
+        return (
+            f"{count} of {of} training images ({100 * self.share:g} %, seed {self.seed}); "
+            f"{self.length:g} times the published number of iterations, as in the paper (not checked against its text)"
+        )

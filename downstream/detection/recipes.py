@@ -1,6 +1,8 @@
-"""The published fine-tuning settings of each layout, scaled to another batch or length."""
+"""The published fine-tuning settings of each layout, and the linear rule for another batch or length."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -76,3 +78,26 @@ def scaling_line(published: Recipe, used: Recipe, scale: float) -> str:
         f"iterations {published.iterations} -> {used.iterations}{length}, "
         f"drops at {list(used.drops)}, warm-up {published.warmup} -> {used.warmup}"
     )
+
+
+# The config keys that follow the batch size.
+SCALED_KEYS = (
+    "SOLVER.BASE_LR",
+    "SOLVER.MAX_ITER",
+    "SOLVER.STEPS",
+    "SOLVER.WARMUP_ITERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_PERIOD",
+)
+
+
+def scaled_settings(settings: Mapping[str, Any], batch: int, reference: int) -> dict[str, Any]:
+    """The settings, of SCALED_KEYS, for another batch: learning rate times, iterations over batch / reference."""
+    scale = batch / reference
+
+    def iterations(count: int) -> int:
+        return round(count / scale)
+
+    lr, length, steps, *others = (settings[key] for key in SCALED_KEYS)
+    values = (lr * scale, iterations(length), tuple(map(iterations, steps)), *map(iterations, others))
+    return dict(zip(SCALED_KEYS, values, strict=True))

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from downstream.common.pictures import raise_first
-from downstream.common.split_files import file_inside, picture_inside, read_split
+from downstream.common.pictures import checked, file_inside, picture_inside, read_split
 from downstream.detection.annotated import AnnotatedImage, DetectionSet, trainable
-from downstream.detection.part import Part
+from downstream.detection.own_data import Part
 from downstream.detection.voc_xml import VocAnnotation, read_annotation
 from downstream.finetuning.paths import VOC_NAMES
 from pixpro.errors import UserError
@@ -42,7 +41,9 @@ def load_voc(
         chosen = part.chosen(len(train))
         notes.append(part.note(len(chosen), len(train)))
         train = [train[index] for index in chosen]
-    notes += _unsaid(train + test)
+    unsaid = sum(annotation.unsaid for annotation in train + test)
+    if unsaid:
+        notes.append(f"{unsaid} objects have an empty or unspecified <difficult>: they count as not difficult")
     if classes is None:
         class_names = [n for n in CLASS_NAMES if n in names] if names <= set(CLASS_NAMES) else sorted(names)
         for annotation in test:
@@ -56,25 +57,19 @@ def load_voc(
     return DetectionSet(train_images, test_images, class_names, tuple(notes))
 
 
-def split_folder(data: Path, split: str) -> tuple[Path, str]:
-    """The folder with Annotations and JPEGImages that a split is in, and the stem of its split file."""
-    folder, name = VOC_NAMES[split] if split in VOC_NAMES else (split.rpartition("/")[0], split.rpartition("/")[2])
-    return data / folder, name
-
-
 def _read_split(data: Path, split: str) -> list[VocAnnotation]:
     """Every image of a split, in the file's order."""
-    root, name = split_folder(data, split)
+    folder, _, name = split.rpartition("/")
+    if split in VOC_NAMES:
+        folder, name = VOC_NAMES[split]
+    root = data / folder
     listing = root / "ImageSets" / "Main" / f"{name}.txt"
-    annotations, complaints = [], []
-    for image_id in read_split(listing, "ImageSets/Main, Annotations, JPEGImages"):
-        try:
-            xml = file_inside(root / "Annotations", f"{image_id}.xml", listing)
-            annotations.append(read_annotation(xml, picture_inside(root / "JPEGImages", image_id, listing)))
-        except UserError as error:
-            complaints.append(error)
-    raise_first(complaints)
-    return annotations
+
+    def read(image_id: str) -> VocAnnotation:
+        xml = file_inside(root / "Annotations", f"{image_id}.xml", listing)
+        return read_annotation(xml, picture_inside(root / "JPEGImages", image_id, listing))
+
+    return checked(read_split(listing, "ImageSets/Main, Annotations, JPEGImages"), read)
 
 
 def _labelled(annotation: VocAnnotation, class_names: list[str]) -> AnnotatedImage:
@@ -92,13 +87,6 @@ def _refuse_unknown(annotation: VocAnnotation, class_names: list[str]) -> None:
             f"{annotation.image.path} shows a {unknown[0]!r}, a class that the training split does not have; "
             "--classes FILE names the classes to use"
         )
-
-
-def _unsaid(annotations: list[VocAnnotation]) -> Iterable[str]:
-    """The note on objects of which nobody said whether they are difficult."""
-    count = sum(annotation.unsaid for annotation in annotations)
-    if count:
-        yield f"{count} objects have an empty or unspecified <difficult>: they count as not difficult"
 
 
 def _left_out(annotations: list[VocAnnotation], class_names: list[str]) -> Iterable[str]:

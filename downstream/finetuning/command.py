@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from downstream.common.class_file import class_names
+from downstream.common.arguments import class_names, share
 from downstream.finetuning.paths import missing_paths, present
 
 HERE = Path(__file__).resolve().parents[1]
@@ -79,14 +79,6 @@ def above_zero(kind: type) -> Callable[[str], float]:
         return value
 
     return read
-
-
-def share(text: str) -> float:
-    """A number above 0 and below 1, for argparse."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
 
 
 def missing(arguments: argparse.Namespace, datasets: tuple[str, ...]) -> list[str]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
 
-from downstream.common.batch_scaling import KEYS, Schedule, scaled
+from downstream.detection.recipes import SCALED_KEYS, scaled_settings
+from downstream.finetuning.config_check import lookup
 from pixpro.errors import UserError
 
 NORMS = ("MODEL.RESNETS.NORM", "MODEL.FPN.NORM", "MODEL.ROI_BOX_HEAD.NORM", "MODEL.ROI_MASK_HEAD.NORM")
@@ -69,11 +70,11 @@ def build_config(
 
 def scale_to_batch(cfg: CfgNode, batch: int, reference: int, *, given: Iterable[str]) -> str:
     """Scale what the options did not give, in place; returns the line that says so."""
-    old = Schedule(*(lookup(cfg, key) for key in KEYS))
-    changes = [(key, value) for key, value in zip(KEYS, scaled(old, batch, reference), strict=True) if key not in given]
-    for key, value in changes:
+    old = {key: lookup(cfg, key) for key in SCALED_KEYS}
+    changes = {key: value for key, value in scaled_settings(old, batch, reference).items() if key not in given}
+    for key, value in changes.items():
         cfg.merge_from_list([key, value])
-    said = ", ".join(f"{key} {value}" for key, value in changes if value)
+    said = ", ".join(f"{key} {value}" for key, value in changes.items() if value)
     return f"batch {batch} instead of {reference}, linear rule: {said or 'nothing to scale, all of it was given'}"
 
 
@@ -111,11 +112,3 @@ def use_cpu(cfg: CfgNode) -> str:
         "no GPU: one CPU process, BN for SyncBN; the published sizes take minutes per iteration there, "
         "--trial takes small ones"
     )
-
-
-def lookup(cfg: CfgNode, key: str) -> object:
-    """The value of a dotted key."""
-    node = cfg
-    for part in key.split("."):
-        node = node[part]
-    return node

@@ -74,14 +74,14 @@ def trained_settings(folder: Path) -> dict[str, Any]:
 
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        return {key: nested(config, key) for key in KEYS}
+        return {key: lookup(config, key) for key in KEYS}
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise UserError(
             f"cannot tell what the weights in {folder} expect: no readable config.yaml of their run beside them"
         ) from error
 
 
-def nested(config: Mapping[str, Any], key: str) -> Any:
+def lookup(config: Mapping[str, Any], key: str) -> Any:
     """The value of a dotted key in nested mappings; KeyError or TypeError if there is none."""
     value: Any = config
     for part in key.split("."):

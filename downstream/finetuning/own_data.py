@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from downstream.common.predicting import write_json
-from downstream.detection.annotated import AnnotatedImage, DetectionSet
-from downstream.detection.checks import check_set
+from downstream.common.program import write_json
+from downstream.detection.annotated import AnnotatedImage, DetectionSet, check_set
 from downstream.detection.coco import as_set, read_pair, renumbered
 from downstream.detection.coco_masks import without_mask
-from downstream.detection.own_data import default_splits
-from downstream.detection.part import Part
+from downstream.detection.own_data import Part, default_splits
 from downstream.detection.voc import load_voc
 from downstream.finetuning.paths import COCO_NAMES, VOC_NAMES
 from pixpro.errors import UserError

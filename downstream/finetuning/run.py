@@ -12,9 +12,9 @@ from detectron2.config import CfgNode
 from detectron2.engine import launch
 from detectron2.utils.file_io import PathManager
 
-from downstream.detection.part import Part
-from downstream.finetuning.config import build_config, lookup
-from downstream.finetuning.config_check import SHAPE_KEYS, check_config, trained_settings, weights_settings
+from downstream.detection.own_data import Part
+from downstream.finetuning.config import build_config
+from downstream.finetuning.config_check import SHAPE_KEYS, check_config, lookup, trained_settings, weights_settings
 from downstream.finetuning.own_data import (
     OwnData,
     check_benchmark,

@@ -16,14 +16,14 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, default_setup
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from torch import Tensor
 
 from downstream.common.published import results_table
 from downstream.conversion.weights_file import WeightsFile, read_weights
-from downstream.finetuning import roi_heads  # noqa: F401  registers Res5ROIHeadsExtraNorm
+from downstream.finetuning.extensions import VocEvaluator  # and registers Res5ROIHeadsExtraNorm
 from downstream.finetuning.own_data import OwnData, register
-from downstream.finetuning.voc_evaluator import VocEvaluator
 from pixpro.errors import UserError
 
 TRUNK = re.compile(r"(?:.*\.)?((?:stem|res[2-5]\.\d+|fpn_(?:lateral|output)[2-5])\..+)")
@@ -64,7 +64,7 @@ def work(
         model = Trainer.build_model(cfg)
         checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=arguments.resume)
-        metrics = flat(Trainer.test(cfg, model) or {})
+        metrics = flatten_results_dict(Trainer.test(cfg, model) or {})
     else:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=arguments.resume)
@@ -106,14 +106,6 @@ def check_loaded(model: dict[str, Tensor], file: WeightsFile) -> int:
             "the weights do not fit this model"
         )
     return len(needed)
-
-
-def flat(results: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """{"bbox/AP": ...} of nested results."""
-    metrics = {}
-    for name, value in results.items():
-        metrics |= flat(value, f"{prefix}{name}/") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return metrics
 
 
 def remember_weights(cfg: CfgNode, facts: dict[str, Any]) -> None:

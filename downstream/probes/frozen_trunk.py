@@ -18,10 +18,7 @@ from pixpro.method.trunks import TRUNK, OneMap, new_backbone
 
 
 def trunk_only(model: nn.Module, level: int = 5) -> nn.Module:
-    """A backbone's map of one level alone: (B, 3, H, W) -> (B, C, H / 2^level, W / 2^level), level 2 to 5.
-
-    Frozen, in evaluation mode.
-    """
+    """A backbone's map of one level, frozen: (B, 3, H, W) -> (B, C, H / 2^level, W / 2^level), level 2 to 5."""
     if not isinstance(model, ResNet):
         return OneMap(model, f"c{level}").eval().requires_grad_(False)
     names = [name for name in TRUNK if not name.startswith("layer") or int(name[-1]) < level]

@@ -1,13 +1,11 @@
 """Folders with labels -> lists of files: classes as folders, masks in VOC's or Cityscapes' layout."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from downstream.common.split_files import read_split
-from downstream.segmentation.sets import MaskedImage, cityscapes_pairs, voc_pairs
+from downstream.common.pictures import image_files, read_split
+from downstream.segmentation.masks import MaskedImage, cityscapes_pairs, voc_pairs
 from pixpro.errors import UserError
-from pixpro.images.kinds import is_image
 
 Labelled = tuple[Path, int]  # an image file and its class
 
@@ -28,14 +26,6 @@ class MaskSet:
     train: list[tuple[Path, Path]]
     test: list[tuple[Path, Path]]
     layout: str  # "voc" or "cityscapes"
-
-
-def image_files(folder: Path) -> list[Path]:
-    """All image files below the folder, sorted; UserError when there are none."""
-    found = sorted(p for p in folder.rglob("*") if is_image(os.fsencode(p.name)) and p.is_file())
-    if not found:
-        raise UserError(f"{folder} holds no images" if folder.is_dir() else f"{folder} is not a folder of images")
-    return found
 
 
 def _folders(folder: Path) -> list[Path]:

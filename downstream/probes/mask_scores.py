@@ -1,6 +1,7 @@
 """Masks and a frozen trunk -> mean IoU of dense k-NN and of a dense linear probe."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from downstream.common.precision import sent
 from downstream.probes.classifiers import fit_linear, knn_scores
 from downstream.probes.frozen_trunk import normalised, resized
 from downstream.segmentation.masks import VOID, read_mask
-from downstream.segmentation.miou import confusion, mean_iou
+from downstream.segmentation.scores import confusion, mean_iou
 from pixpro.errors import UserError
 
 Pairs = list[tuple[Path, Path]]
@@ -55,10 +56,7 @@ class DenseFeatureSet:
         self.pairs, self.device = pairs, device
 
     def labelled_cells(self, classes: int, chosen: list[int], limit: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Features (n, C) and class shares (n, K) of at most `limit` cells that count of the chosen images.
-
-        Both on the device.
-        """
+        """Features (n, C) and class shares (n, K), on the device, of at most `limit` cells that count of the chosen."""
         features, labels = [], []
         for index in chosen:
             cells = self.cells[index].float()
@@ -93,18 +91,15 @@ def segmentation_score(predict: Callable[[Tensor], Tensor], test: DenseFeatureSe
 
 
 def dense_scores(
-    train: DenseFeatureSet, test: DenseFeatureSet, classes: int, *, seed: int, bank: int = 20000, probe: int = 20000
+    train: DenseFeatureSet, test: DenseFeatureSet, classes: int, *, seed: int, limit: int = 20000
 ) -> dict[str, float]:
     """Mean IoU of dense k-NN and of the dense linear probe; the seed picks nine tenths of the training images."""
     chosen = torch.randperm(len(train.cells), generator=torch.Generator().manual_seed(seed))
     chosen = chosen[: max(1, round(0.9 * len(chosen)))].tolist()
-    features, labels = train.labelled_cells(classes, chosen, max(bank, probe), seed)
+    features, labels = train.labelled_cells(classes, chosen, limit, seed)
     if len(features) == 0:
         raise UserError("all pixels of the training masks are void")
-    linear = fit_linear(features[:probe], labels[:probe], seed)
     return {
-        "dense k-NN": segmentation_score(
-            lambda cells: knn_scores(features[:bank], labels[:bank], cells), test, classes
-        ),
-        "dense linear": segmentation_score(linear, test, classes),
+        "dense k-NN": segmentation_score(partial(knn_scores, features, labels), test, classes),
+        "dense linear": segmentation_score(fit_linear(features, labels, seed), test, classes),
     }

@@ -1,7 +1,5 @@
 """Image and mask files -> training crops, scaled and flipped together, and whole test images."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from PIL import Image
@@ -11,8 +9,7 @@ from torch.utils.data import Dataset
 from downstream.common.pictures import read_picture
 from downstream.detection.data import as_tensor
 from downstream.segmentation.labels import SegmentationSet
-from downstream.segmentation.masks import VOID, read_mask
-from downstream.segmentation.sets import MaskedImage
+from downstream.segmentation.masks import VOID, MaskedImage, read_mask
 from pixpro.errors import UserError
 
 PADDING = (124, 116, 104)  # ImageNet's mean colour: zero after normalisation
@@ -31,16 +28,13 @@ class TrainCrops(Dataset):
         pixels, mask = read_pair(self.data.train[index], self.data)
         scale = random.uniform(0.5, 2.0)
         size = tuple(max(1, round(side * scale)) for side in (pixels.shape[1], pixels.shape[0]))
-        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-        mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-        missing = [max(0, self.crop - side) for side in mask.shape]
-        canvas = np.empty((mask.shape[0] + missing[0], mask.shape[1] + missing[1], 3), np.uint8)
-        canvas[:] = PADDING
-        canvas[: mask.shape[0], : mask.shape[1]] = pixels
-        mask = np.pad(mask, ((0, missing[0]), (0, missing[1])), constant_values=VOID)
-        top, left = (int(random.integers(side - self.crop + 1)) for side in mask.shape)
-        pixels = canvas[top : top + self.crop, left : left + self.crop]
-        mask = mask[top : top + self.crop, left : left + self.crop]
+        larger = tuple(max(side, self.crop) for side in size)
+        canvas, labels = Image.new("RGB", larger, PADDING), Image.new("L", larger, VOID)
+        canvas.paste(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        labels.paste(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+        top, left = (int(random.integers(side - self.crop + 1)) for side in reversed(larger))
+        box = (left, top, left + self.crop, top + self.crop)
+        pixels, mask = np.array(canvas.crop(box)), np.array(labels.crop(box))
         if random.random() < 0.5:
             pixels, mask = pixels[:, ::-1], mask[:, ::-1]
         return as_tensor(pixels), {"mask": torch.from_numpy(np.ascontiguousarray(mask))}
@@ -68,12 +62,3 @@ def read_pair(pair: MaskedImage, data: SegmentationSet) -> tuple[np.ndarray, np.
         strange = values[classes < 0].max()
         raise UserError(f"{pair.mask} has the value {strange}, which is no class of this data set")
     return np.ascontiguousarray(pixels), classes.astype(np.uint8)
-
-
-def shuffled_batches(count: int, *, batch: int, seed: int, rank: int, world_size: int) -> Iterator[list[tuple]]:
-    """Endless batches of (position, index) for one process, from one shuffled stream that all processes share."""
-    random = np.random.default_rng(seed)
-    stream = enumerate(index for _ in iter(int, 1) for index in random.permutation(count).tolist())
-    mine = (item for item in stream if item[0] % world_size == rank)
-    while True:
-        yield [next(mine) for _ in range(batch)]

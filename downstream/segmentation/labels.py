@@ -1,23 +1,18 @@
 """Values of masks -> classes, checked over all masks of a data set before anything is trained."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from downstream.common.pictures import checked, decoded_size, picture_size
-from downstream.segmentation.masks import VOID, read_mask
-from downstream.segmentation.sets import MaskedImage
+from downstream.segmentation.masks import VOID, MaskedImage, read_mask
 from pixpro.errors import UserError
 
 
 @dataclass(frozen=True)
 class SegmentationSet:
-    """Images to train on and to test on, with the classes of their masks.
-
-    values: of classes 0, 1, ... in the masks; class_names: theirs.
-    """
+    """Images to train on and to test on, with the values in their masks, and the names, of classes 0, 1, ..."""
 
     train: list[MaskedImage]
     test: list[MaskedImage]
@@ -44,22 +39,14 @@ def count_values(pairs: list[MaskedImage], *, tests: bool) -> np.ndarray:
     tests: pictures to test on, which are decoded here; of the others the header is read.
     """
     size_of = decoded_size if tests else picture_size
-    return np.array(checked(pairs, lambda pair: _count(pair, size_of)), np.int64).reshape(-1, 256)
 
+    def count(pair: MaskedImage) -> np.ndarray:
+        values, size = read_mask(pair.mask), size_of(pair.image)
+        if values.shape != size[::-1]:
+            raise UserError(f"{pair.mask} is {values.shape[::-1]}, its image {size}; expected the same size")
+        return np.bincount(values.ravel(), minlength=256)
 
-def _count(pair: MaskedImage, size_of: Callable[[Path], tuple[int, int]]) -> np.ndarray:
-    values, size = read_mask(pair.mask), size_of(pair.image)
-    if values.shape != size[::-1]:
-        raise UserError(f"{pair.mask} is {values.shape[::-1]}, its image {size}; expected the same size")
-    return np.bincount(values.ravel(), minlength=256)
-
-
-def values_of_classes(counts: np.ndarray, *, void: int | None, num_classes: int | None) -> list[int]:
-    """The mask values that are classes: 0 to num_classes - 1, or else those that occur and are not void."""
-    if num_classes:
-        return list(range(num_classes))
-    occurring = np.flatnonzero(counts.any(axis=0)).tolist()
-    return [value for value in occurring if value != void]
+    return np.array(checked(pairs, count, by_all_cores=True), np.int64).reshape(-1, 256)
 
 
 def check_labels(data: SegmentationSet, train: np.ndarray, test: np.ndarray) -> Iterable[str]:

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import ResNet
 
-from downstream.detection.detector import PIXEL_MEAN, PIXEL_STD
+from downstream.detection.detector import PIXEL_MEAN, PIXEL_STD, width
 from downstream.segmentation.masks import VOID
 from pixpro.errors import UserError
-from pixpro.method.trunks import Pyramid
+from pixpro.method.trunks import TRUNK, Pyramid
 
 
 class FCN(nn.Module):
@@ -22,9 +22,8 @@ class FCN(nn.Module):
         super().__init__()
         if isinstance(trunk, ResNet):
             dilate(trunk.layer4)
-            stem = (trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool)
-            self.backbone = nn.Sequential(*stem, trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4)
-            channels = [m for m in trunk.layer4.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
+            self.backbone = nn.Sequential(*(getattr(trunk, name) for name in TRUNK))
+            channels = width(trunk.layer4)
         else:
             self.backbone = LastTwoMaps(trunk)
             channels = self.backbone.channels

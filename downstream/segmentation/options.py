@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from downstream.common.arguments import positive
 from downstream.common.finished import Finished, load_finished
-from downstream.common.options import build_parser, positive, read
+from downstream.common.options import build_parser, read
 from downstream.common.program import check_output, load_trunk, random_trunk, trunk_arch
-from downstream.detection.own_data import voc_splits
+from downstream.detection.own_data import named_or_found, voc_splits
 from downstream.detection.recipes import SEGMENTATION_RECIPES, Recipe, scaled
 from downstream.detection.voc import CLASS_NAMES
-from downstream.segmentation.labels import SegmentationSet, check_labels, count_values, values_of_classes
-from downstream.segmentation.masks import CITYSCAPES_NAMES, VOID
+from downstream.segmentation.labels import SegmentationSet, check_labels, count_values
+from downstream.segmentation.masks import CITYSCAPES_NAMES, VOID, MaskedImage, cityscapes_pairs, voc_pairs
 from downstream.segmentation.net import FCN
-from downstream.segmentation.sets import MaskedImage, cityscapes_pairs, voc_pairs
 from pixpro.errors import UserError
 
 PUBLISHED = {"voc": ("VOC2012/train", "VOC2012/val"), "cityscapes": ("train", "val")}
@@ -70,11 +70,9 @@ def fill_splits(args: argparse.Namespace) -> list[str]:
     found = None
     if args.layout == "voc" and not (args.data / "VOC2012/ImageSets/Segmentation").is_dir():
         found = voc_splits(args.data, "Segmentation")
-    named = (args.train_split, args.test_split)
-    args.train_split, args.test_split = (a or b for a, b in zip(named, found or PUBLISHED[args.layout], strict=True))
-    if found is None or all(named):
-        return []
-    return [f"no split was named: training on {args.train_split}, testing on {args.test_split} of {args.data}"]
+    splits = named_or_found(args.data, (args.train_split, args.test_split), found, PUBLISHED[args.layout])
+    args.train_split, args.test_split, notes = splits
+    return notes
 
 
 def mask_values(args: argparse.Namespace, counts: np.ndarray) -> list[int]:
@@ -89,13 +87,14 @@ def mask_values(args: argparse.Namespace, counts: np.ndarray) -> list[int]:
         raise UserError("--void none makes a class of every value that occurs; leave out --num-classes")
     if count and count > VOID:
         raise UserError(f"--num-classes {count}: a mask of one byte per pixel holds at most {VOID}")
+    occurring = np.flatnonzero(counts.any(axis=0)).tolist()
     if args.void == "none":
-        values = values_of_classes(counts, void=None, num_classes=None)
-        if named not in (None, len(values)):
-            raise UserError(f"--classes names {named} classes, the masks hold {len(values)} values")
-        return values
-    known = len(NAMES[args.layout]) if benchmark(args) else None
-    return values_of_classes(counts, void=VOID, num_classes=count or known)
+        if named not in (None, len(occurring)):
+            raise UserError(f"--classes names {named} classes, the masks hold {len(occurring)} values")
+        return occurring
+    if benchmark(args) and not count:
+        count = len(NAMES[args.layout])
+    return list(range(count)) if count else [value for value in occurring if value != VOID]
 
 
 def benchmark(args: argparse.Namespace) -> bool:
@@ -132,9 +131,7 @@ def build_model(args: argparse.Namespace) -> FCN:
 
 def finished_model(finished: Finished) -> FCN:
     """The network of a finished run."""
-    model = FCN(random_trunk(finished.arch), len(finished.class_names))
-    finished.load_into(model)
-    return model
+    return finished.loaded(FCN(random_trunk(finished.arch), len(finished.class_names)))
 
 
 def mask_values_of(finished: Finished) -> list[int]:

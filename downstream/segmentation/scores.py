@@ -1,6 +1,6 @@
-"""A trained FCN over all test images -> confusion matrix -> mIoU; and pictures of what it sees."""
+"""A trained FCN over all test images -> confusion matrix -> mean intersection over union; and pictures of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from downstream.detection.data import loader
 from downstream.segmentation.data import WholeImages
-from downstream.segmentation.miou import confusion
-from pixpro.scenes.files import voc_palette
+from downstream.segmentation.masks import PALETTE, VOID
 from pixpro.training.distributed import Process
 
 
@@ -36,12 +35,11 @@ def tested(model: nn.Module, data: WholeImages, *, process: Process, workers: in
 def write_masks(folder: Path, model: nn.Module, data: WholeImages, count: int, process: Process) -> None:
     """One PNG per test image: the image, the true mask and the predicted one side by side, in VOC's colours."""
     folder.mkdir(exist_ok=True)
-    palette = np.array(voc_palette(), np.uint8).reshape(256, 3)
     model.eval()
     for index, pair in enumerate(data.data.test[:count]):
         pixels, mask = data[index]
         predicted = model([pixels.to(process.device)])[0].argmax(dim=0).cpu()
-        panels = [pixels.permute(1, 2, 0).numpy(), palette[mask.numpy()], palette[predicted.numpy()]]
+        panels = [pixels.permute(1, 2, 0).numpy(), PALETTE[mask.numpy()], PALETTE[predicted.numpy()]]
         Image.fromarray(np.concatenate(panels, axis=1)).save(folder / f"{pair.name}.png")
 
 
@@ -51,3 +49,31 @@ def table(layout: str, label: str, scores: Mapping[str, float]) -> str:
     known = published.get(layout, ("published: none known to this project for this layout", "-"))
     rows = [known, (f"this run: {label}", f"{scores['mIoU']:.1f}")]
     return tabulate(rows, ["", "mean IoU"], disable_numparse=True, colalign=("left", "right"))
+
+
+def confusion(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """(classes, classes) int64: how many pixels have this true and that predicted class; truth 255 is left out."""
+    counted = truth != VOID
+    pairs = truth[counted].long() * classes + predicted[counted].long()
+    return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def class_iou(matrix: Tensor) -> dict[int, float]:
+    """Intersection over union, in 0..1, of each class that occurs in the truth or in the prediction."""
+    matrix = matrix.double()
+    intersection = matrix.diagonal()
+    union = matrix.sum(0) + matrix.sum(1) - intersection
+    return {label: (intersection[label] / union[label]).item() for label in union.nonzero().flatten().tolist()}
+
+
+def mean_iou(matrix: Tensor) -> float:
+    """The mean over the classes that occur, in 0..1; 0 when none does."""
+    found = class_iou(matrix).values()
+    return sum(found) / len(found) if found else 0.0
+
+
+def scores(matrix: Tensor, names: Sequence[str]) -> dict[str, float]:
+    """mIoU, pixel accuracy, and IoU/NAME of each class that occurs, in percent."""
+    right = (matrix.diagonal().sum() / matrix.sum().clamp(min=1)).item()
+    named = {f"IoU/{names[label]}": 100 * iou for label, iou in class_iou(matrix).items()}
+    return {"mIoU": 100 * mean_iou(matrix), "pixel accuracy": 100 * right} | named

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from downstream.detection.checks import check_set
+from downstream.detection.annotated import check_set
 from downstream.detection.coco import load_coco
-from downstream.detection.coco_ap import coco_scores
+from downstream.detection.report import coco_scores
 from downstream.detection.voc_ap import Detections
 from pixpro.errors import UserError
 from pixpro.scenes.coco import write_coco

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from downstream import detect
-from downstream.detection.checks import check_set
+from downstream.detection.annotated import check_set
 from downstream.detection.report import scores_of
 from downstream.detection.voc import load_voc
 from downstream.detection.voc_ap import Detections

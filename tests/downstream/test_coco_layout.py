@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from downstream.detection.coco import load_coco
-from downstream.detection.coco_ap import coco_scores
+from downstream.detection.report import coco_scores
 from downstream.detection.voc import load_voc
 from downstream.detection.voc_ap import Detections
 from pixpro.errors import UserError

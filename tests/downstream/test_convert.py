@@ -15,16 +15,14 @@ import torchvision
 
 from downstream.conversion.convert import convert, described
 from downstream.conversion.names import SHAPES, pyramid_name, trunk_name
-from downstream.conversion.trunk import relative_difference, trunk_features
-from downstream.conversion.verify import checkpoint_features, probe_image, verify
-from downstream.conversion.weights_file import RGB_MEAN, RGB_STD, read_weights, write_weights
+from downstream.conversion.verify import checkpoint_features, probe_image, relative_difference, trunk_features, verify
+from downstream.conversion.weights_file import RGB, read_weights, write_weights
 from pixpro.errors import UserError
 from pixpro.method.encoder import Encoder
 from pixpro.method.trunks import ARCHS
 from tests.helpers.trunks import encoder_of, neck_of, state_dict_of, write_checkpoint
 
 DOWNSTREAM = Path(__file__).resolve().parents[2] / "downstream"
-RGB = {"pixel_format": "RGB", "pixel_mean": RGB_MEAN, "pixel_std": RGB_STD, "stride_in_1x1": False}
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +192,7 @@ def test_the_rebuilt_resnet50_equals_torchvisions(trunk50):
     "wrong",
     [
         {"pixel_format": "BGR"},
-        {"pixel_mean": RGB_MEAN[::-1]},
+        {"pixel_mean": RGB["pixel_mean"][::-1]},
         {"pixel_std": (1.0, 1.0, 1.0)},
         {"stride_in_1x1": True},
     ],

@@ -18,7 +18,7 @@ from torchvision.models import resnet18
 
 from downstream import detect
 from downstream.common.program import load_trunk
-from downstream.common.training import save
+from downstream.common.training import Learner, save
 from pixpro.checkpoints.checkpoint import LAST
 from pixpro.errors import UserError
 from pixpro.scenes.coco import write_coco
@@ -149,14 +149,8 @@ def test_a_checkpoint_that_cannot_be_written_is_one_clear_line(tmp_path: Path):
     optimizer = torch.optim.SGD(net.parameters(), lr=1)
     nowhere = argparse.Namespace(output_dir=tmp_path / "gone")
     with pytest.raises(UserError, match="cannot be written") as error:
-        save(
-            nowhere,
-            net,
-            optimizer,
-            torch.amp.GradScaler("cpu", enabled=False),
-            1,
-            Process(0, 1, 1, torch.device("cpu")),
-        )
+        learner = Learner(net, optimizer, torch.amp.GradScaler("cpu", enabled=False))
+        save(nowhere, learner, 1, Process(0, 1, 1, torch.device("cpu")))
     assert "\n" not in str(error.value)
 
 

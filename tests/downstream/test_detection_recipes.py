@@ -33,7 +33,7 @@ def test_precise_statistics_are_those_of_all_batches_together():
     torch.manual_seed(0)
     net = nn.Sequential(nn.BatchNorm2d(3)).eval()
     batches = [(torch.randn(count, 3, 5, 4) * 2 + 1,) for count in (2, 7, 4)]
-    precise_batchnorm(net, net, batches)
+    precise_batchnorm(net, batches)
     everything = torch.cat([batch for (batch,) in batches]).transpose(0, 1).flatten(1)
     torch.testing.assert_close(net[0].running_mean, everything.mean(1))
     torch.testing.assert_close(net[0].running_var, everything.var(1, unbiased=False))
@@ -62,7 +62,7 @@ def test_schedule_and_precise_statistics_equal_those_of_detectron2():
     ours, theirs = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train() for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     batches = [torch.randn(count, 3, 6, 6) for count in (2, 5, 3)]
-    precise_batchnorm(ours, ours, [(batch,) for batch in batches])
+    precise_batchnorm(ours, [(batch,) for batch in batches])
     update_bn_stats(theirs, batches, num_iters=3)
     torch.testing.assert_close(ours[1].running_mean, theirs[1].running_mean)
     torch.testing.assert_close(ours[1].running_var, theirs[1].running_var)

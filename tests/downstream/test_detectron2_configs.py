@@ -14,7 +14,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "downstream" / "configs"
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_detectron2_reads_the_published_settings_from_our_configs(name):
-    from downstream.finetuning.config import build_config, lookup
+    from downstream.finetuning.config import build_config
+    from downstream.finetuning.config_check import lookup
 
     for overlay, settings in (("weights_rgb", RGB), ("weights_msra", MSRA)):
         cfg, notes = build_config(

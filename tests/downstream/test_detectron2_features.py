@@ -9,10 +9,10 @@ from PIL import Image
 
 from downstream.conversion.convert import build_pyramid, convert, described
 from downstream.conversion.names import SHAPES, trunk_name
-from downstream.conversion.trunk import relative_difference
-from downstream.conversion.verify import checkpoint_features
+from downstream.conversion.verify import checkpoint_features, relative_difference
+from downstream.conversion.weights_file import RGB as IMAGES
 from downstream.conversion.weights_file import shape_settings, write_weights
-from downstream.feature_parity import RIGHT, WRONG, c4_features, c4_model
+from downstream.feature_parity import WRONG, c4_features, c4_model
 from pixpro.scenes import write_scenes
 from tests.helpers.detectron2_marks import NEEDS_DETECTRON2
 from tests.helpers.detectron2_settings import RGB
@@ -42,7 +42,7 @@ def detector(config, arch, settings):
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
 
-    from downstream.finetuning import roi_heads  # noqa: F401  registers the head
+    from downstream.finetuning import extensions  # noqa: F401  registers the head
 
     cfg = get_cfg()
     cfg.merge_from_file(str(CONFIGS / f"{config}.yaml"))
@@ -64,9 +64,9 @@ def test_converted_features_are_the_checkpoints_and_each_wrong_setting_is_far_of
     write_weights(path, conversion.weights, described(conversion, "resnet50"))
     pixels = scene(data)
     expected = checkpoint_features(conversion, "resnet50", pixels)
-    models = {stride: c4_model("resnet50", path, **(RIGHT | {"stride_in_1x1": stride})) for stride in (False, True)}
+    models = {stride: c4_model("resnet50", path, **(IMAGES | {"stride_in_1x1": stride})) for stride in (False, True)}
     for name, change in {"right": {}, **WRONG}.items():
-        settings = RIGHT | change
+        settings = IMAGES | change
         # What build_model does with these keys; building a model for each would take seconds.
         model = models[settings["stride_in_1x1"]]
         model.input_format = settings["pixel_format"]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from downstream.common.batch_scaling import Schedule, scaled
 from downstream.common.published import results_table
-from downstream.conversion.weights_file import rgb_settings
+from downstream.conversion.weights_file import RGB as IMAGES
+from downstream.conversion.weights_file import image_settings, shape_settings
+from downstream.detection.recipes import scaled_settings
 from downstream.finetuning import command as finetune
 from downstream.finetuning.config_check import check_config, trained_settings, weights_settings
 from downstream.finetuning.own_data import find_own_data, is_benchmark
@@ -78,7 +79,7 @@ def test_one_wrong_setting_stops_the_run_and_is_named(key):
 def rgb_settings_of(arch):
     from downstream.conversion.names import SHAPES
 
-    return rgb_settings(SHAPES[arch])
+    return shape_settings(SHAPES[arch]) | image_settings(**IMAGES)
 
 
 @pytest.mark.parametrize(("arch", "key"), [("resnet101", "DEPTH"), ("wide_resnet50_2", "WIDTH_PER_GROUP")])
@@ -122,14 +123,13 @@ def test_weights_that_are_missing_or_of_another_kind_are_named(tmp_path):
     ],
 )
 def test_a_smaller_batch_scales_rate_and_schedule_linearly(images, lr, voc, coco):
-    for schedule, expected in (
-        (Schedule(0.02, 24_000, (18_000, 22_000), 100, 5000, 0), voc),
-        (Schedule(0.02, 90_000, (60_000, 80_000), 1000, 5000, 0), coco),
-    ):
-        result = scaled(schedule, images, 16)
-        assert (result.max_iter, result.steps, result.warmup) == expected
-        assert result.lr == pytest.approx(lr) and result.eval_period == 0
-        assert result.checkpoint_period == 5000 * 16 // images
+    schedule = ("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.WARMUP_ITERS")
+    for published, expected in (((24_000, (18_000, 22_000), 100), voc), ((90_000, (60_000, 80_000), 1000), coco)):
+        others = {"SOLVER.BASE_LR": 0.02, "SOLVER.CHECKPOINT_PERIOD": 5000, "TEST.EVAL_PERIOD": 0}
+        result = scaled_settings(dict(zip(schedule, published, strict=True)) | others, images, 16)
+        assert tuple(result[key] for key in schedule) == expected
+        assert result["SOLVER.BASE_LR"] == pytest.approx(lr) and result["TEST.EVAL_PERIOD"] == 0
+        assert result["SOLVER.CHECKPOINT_PERIOD"] == 5000 * 16 // images
 
 
 def test_missing_data_is_found_and_nothing_is_missing_from_the_scenes(tmp_path, data):

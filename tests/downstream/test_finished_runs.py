@@ -12,7 +12,7 @@ from PIL import Image
 
 from downstream import detect, segment
 from downstream.detection.data import read_pixels
-from downstream.detection.drawing import draw_detections
+from downstream.detection.report import draw_detections
 from downstream.detection.voc import load_voc
 from downstream.detection.voc_ap import Detections
 from pixpro.checkpoints.checkpoint import LAST

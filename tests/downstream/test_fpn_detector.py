@@ -7,8 +7,7 @@ from torchvision.models import resnet18, resnet50
 from torchvision.models.detection.image_list import ImageList
 
 from downstream.detection.c4_proposals import CellAnchors, ProposalNetwork
-from downstream.detection.detector import Detector
-from downstream.detection.fpn import FPN_LEVELS, FPNDetector
+from downstream.detection.detector import FPN_LEVELS, Detector, FPNDetector
 from downstream.detection.fpn_heads import LevelPool, MaskHead, cropped, level_of, pasted
 from pixpro.errors import UserError
 from pixpro.method.encoder import Encoder

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from downstream.common.class_file import class_names
+from downstream.common.arguments import class_names
 from downstream.detection.coco import load_coco
-from downstream.detection.own_data import PUBLISHED, default_splits
-from downstream.detection.part import Part
+from downstream.detection.own_data import PUBLISHED, Part, default_splits
 from downstream.detection.recipes import RECIPES, scaled, scaling_line
 from downstream.detection.voc import load_voc
 from pixpro.errors import UserError

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from downstream.probes.image_scores import ImageFeatureSet, image_scores, split
+from downstream.probes.image_scores import ImageFeatureSet, image_scores, split, train_classifier
 from downstream.probes.labelled import class_folders
 from downstream.probes.mask_scores import DenseFeatureSet, cell_labels, count_classes, dense_scores, segmentation_score
-from downstream.probes.official_linear import train_classifier
 from pixpro.errors import UserError
 from tests.helpers import pictures
 
@@ -78,7 +77,7 @@ def test_image_scores_find_classes_that_colours_tell(colour_classes):
     train, train_labels, test, test_labels = features.split(0)
     assert len(train) == 8 and sorted(test_labels.tolist()) == [0, 1]
     layer = train_classifier(ColourTrunk(), data.train, 2, size=64, epochs=8, seed=0, device=CPU, batch_size=5, lr=1.0)
-    assert (layer(features.train).argmax(1) == features.train_labels).all()
+    assert (layer(features.features).argmax(1) == features.labels).all()
 
 
 def test_splits_are_disjoint_stratified_and_follow_the_seed():

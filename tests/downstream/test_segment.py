@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from torchvision.models import resnet18, resnet50
 
 from downstream import segment
-from downstream.segmentation.data import TrainCrops, shuffled_batches
+from downstream.detection.data import grouped_batches
+from downstream.segmentation.data import TrainCrops
 from downstream.segmentation.labels import SegmentationSet
-from downstream.segmentation.miou import confusion, mean_iou, scores
+from downstream.segmentation.masks import MaskedImage
 from downstream.segmentation.net import FCN, pixel_loss
-from downstream.segmentation.sets import MaskedImage
+from downstream.segmentation.scores import confusion, mean_iou, scores
 from pixpro.method.trunks import new_backbone
 from tests.helpers.downstream_programs import call, interrupted_in_step, refusal, results, state
 
@@ -110,7 +111,7 @@ def test_masks_follow_their_pixels_and_padding_is_void(tmp_path: Path):
 
 
 def test_two_processes_share_one_shuffled_stream():
-    streams = [shuffled_batches(5, batch=1, seed=1, rank=rank, world_size=2) for rank in range(2)]
+    streams = [grouped_batches([0] * 5, batch=1, seed=1, rank=rank, world_size=2) for rank in range(2)]
     taken = sorted(item for s in streams for (item,) in itertools.islice(s, 5))
     assert [position for position, _ in taken] == list(range(10))
     assert sorted(index for _, index in taken[:5]) == sorted(index for _, index in taken[5:]) == list(range(5))

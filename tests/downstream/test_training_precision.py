@@ -15,7 +15,7 @@ from torchvision.models import resnet18
 from downstream import segment
 from downstream.common.precision import Frozen, autocast, loss_scaler
 from downstream.common.program import resumable
-from downstream.common.training import Finite, resume, save, train, training_steps
+from downstream.common.training import Finite, Learner, resume, save, train, training_steps
 from downstream.segmentation.net import FCN
 from pixpro.checkpoints import checkpoint
 from pixpro.errors import UserError
@@ -83,21 +83,18 @@ def rows(bad: int | None = None) -> Iterator:
 
 def fine_tune(args: argparse.Namespace, model: nn.Module, batches: Iterator, last: int) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    scaler, span = loss_scaler(args.amp, CPU), dict(first=0, last=last)
-    train(args, model, optimizer, scaler, batches, learning_rate=lambda step: 0.1, **span, process=ALONE)
+    learner = Learner(model, optimizer, loss_scaler(args.amp, CPU))
+    train(args, learner, batches, learning_rate=lambda step: 0.1, steps=range(last), process=ALONE)
 
 
 def losses_of(model: nn.Module, batch: Callable[[], tuple], amp: str, scaler=None, steps: int = 3) -> Tensor:
     """Losses (steps, number of them) of SGD steps, the total first."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     taken = training_steps(
-        model.train(),
-        optimizer,
-        scaler or loss_scaler("off", CPU),
+        Learner(model.train(), optimizer, scaler or loss_scaler("off", CPU)),
         iter(batch, None),
         learning_rate=lambda step: 0.01,
-        first=0,
-        last=steps,
+        steps=range(steps),
         seed=0,
         amp=amp,
         process=ALONE,
@@ -131,11 +128,11 @@ def test_a_step_on_a_gpu_waits_for_nothing():
         image = torch.empty(3, 64, 64, dtype=torch.uint8, device=CUDA)
         batch = [image] * 2, [{"mask": torch.empty(64, 64, dtype=torch.uint8, device=CUDA)}] * 2
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        span = dict(learning_rate=lambda step: 0.1, first=0, last=3, seed=0, amp="bf16")
+        settled = dict(learning_rate=lambda step: 0.1, steps=range(3), seed=0, amp="bf16")
         process, finite = Process(0, 1, 1, CUDA), Finite(CUDA)
-        scaler = torch.amp.GradScaler("cuda", enabled=False)
+        learner = Learner(model, optimizer, torch.amp.GradScaler("cuda", enabled=False))
         with Record() as record:
-            for step, losses in training_steps(model, optimizer, scaler, iter([batch] * 3), **span, process=process):
+            for step, losses in training_steps(learner, iter([batch] * 3), **settled, process=process):
                 finite.note(step, losses["loss"])
     assert record.launches["convolution"] > 60
     assert (record.waits, record.host_copies) == ([], [])
@@ -207,8 +204,8 @@ def test_the_scale_of_the_loss_goes_on_after_a_resume(tmp_path: Path):
     net, (first, second) = Line(), (torch.amp.GradScaler("cpu", init_scale=scale) for scale in (32.0, 1024.0))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     losses_of(net, lambda: next(rows()), "off", first)
-    save(settings(tmp_path), net, optimizer, first, 3, ALONE)
-    assert resume(settings(tmp_path, resume="auto"), net, optimizer, second) == 3
+    save(settings(tmp_path), Learner(net, optimizer, first), 3, ALONE)
+    assert resume(settings(tmp_path, resume="auto"), Learner(net, optimizer, second)) == 3
     assert second.get_scale() == 32.0 and second.state_dict() == first.state_dict()
 
 

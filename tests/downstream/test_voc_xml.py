@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from downstream.common.split_files import file_inside
+from downstream.common.pictures import file_inside
 from downstream.detection import voc_xml
 from downstream.detection.voc import load_voc
 from downstream.detection.voc_xml import read_annotation

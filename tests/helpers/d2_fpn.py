@@ -7,8 +7,7 @@ from detectron2.layers.mask_ops import paste_masks_in_image
 from torch import Tensor, nn
 
 from downstream.conversion.names import pyramid_name, trunk_name
-from downstream.detection.detector import PIXEL_MEAN, PIXEL_STD
-from downstream.detection.fpn import FPNDetector
+from downstream.detection.detector import PIXEL_MEAN, PIXEL_STD, FPNDetector
 from tests.helpers import d2_case
 
 
