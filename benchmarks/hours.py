@@ -15,8 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.scaling.hours_page import fill, hours_table, sections
-from benchmarks.scaling.imagenet_time import Machine, arithmetic
+from benchmarks.scaling.hours_page import Machine, arithmetic, fill, hours_table, sections
 from pixpro.errors import UserError
 from pixpro.run.starting import say
 
