@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.steps.contenders import floor, lightly_densecl, lucidrains, official, ours
+from benchmarks.steps.contenders import floor, official, ours, packages
 from benchmarks.steps.contenders.case import Case, Contestant, make_case
 
 __all__ = ["CONTENDERS", "Case", "Contender", "Contestant", "make_case"]
@@ -52,12 +52,12 @@ CONTENDERS = {
         "official step re-stated, contiguous, float32",
         lambda case: official.build(case, None, torch.contiguous_format),
     ),
-    "lucidrains": Contender("pixel-level-contrastive-learning", lucidrains.build, lucidrains.PIP),
+    "lucidrains": Contender("pixel-level-contrastive-learning", packages.pixel_cl, packages.LUCIDRAINS),
     "densecl": Contender(
-        "lightly's DenseCL, both directions", partial(lightly_densecl.build, example=False), lightly_densecl.PIP
+        "lightly's DenseCL, both directions", partial(packages.densecl, example=False), packages.LIGHTLY
     ),
     "densecl_example": Contender(
-        "lightly's DenseCL, as its example", partial(lightly_densecl.build, example=True), lightly_densecl.PIP
+        "lightly's DenseCL, as its example", partial(packages.densecl, example=True), packages.LIGHTLY
     ),
     "floor": Contender("floor: trunk alone", partial(floor.build, projector=False), keeps_memory=True),
     "floor_encoder": Contender("floor: trunk and projector", partial(floor.build, projector=True), keeps_memory=True),
