@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.measuring.timing import by_turns
+from benchmarks.measuring.timing import by_turns, median_ratio
 from pixpro.images import open_images
 from pixpro.images.listing import RACY_NS
 
@@ -107,7 +107,7 @@ def starts(images: Path, caches: Path, before: Path, rounds: int) -> list[tuple[
             return start(checkouts[name], images, cache)
 
         seconds = by_turns({name: partial(turn, name) for name in checkouts}, rounds)
-        ratio = statistics.median(a / b for a, b in zip(seconds["ours"], seconds["before"], strict=True))
+        ratio = median_ratio(seconds["ours"], seconds["before"])
         medians = ", ".join(f"{name} {statistics.median(spent):.2f} s" for name, spent in seconds.items())
         rows.append((f"{what}: ours / before", f"{ratio:.2f} ({medians})"))
     return rows
