@@ -37,7 +37,7 @@ from pixpro.plan.recipes import recipe_line
 from pixpro.run.loop import loop
 from pixpro.run.narration import introduce
 from pixpro.run.output import lasting_output
-from pixpro.run.record import Record, make_record
+from pixpro.run.record import Record
 from pixpro.run.resuming import first_state
 from pixpro.run.skipped import SkippedSteps
 from pixpro.run.starting import abandon, in_group, processes_to_start, say
@@ -192,7 +192,7 @@ def build_record(
     config: Config, trainer: Trainer, images: ImageSet, last_step: int, looks: tuple[Any, Any], from_last: bool
 ) -> Record:
     """The outputs of the main process; looks: pairs and masks. from_last: whether last.pth.tar gave the first state."""
-    return make_record(
+    return Record(
         Path(config.output_dir),
         trainer,
         last_step,
