@@ -26,9 +26,8 @@ ABOUT = (
 )
 
 
-def pair_sheet(pair: Pair, heading: str, network: DenseFeatures | None = None, cell: int | None = None) -> Image.Image:
-    """The whole picture of a pair; cell: which one of view 1 to explain (default: one with most matches)."""
-    cell = busiest_cell(pair.positives) if cell is None else cell
+def pair_sheet(pair: Pair, heading: str, network: DenseFeatures | None, cell: int) -> Image.Image:
+    """The whole picture of a pair; cell: which one of view 1 to explain."""
     rows = [pair_panels(pair, cell)]
     if network is not None:
         rows += [similarity_panels(pair, network, cell), component_panels(pair, network)]
@@ -77,12 +76,12 @@ def draw_pairs(args: argparse.Namespace) -> list[Path]:
         args.out.mkdir(parents=True, exist_ok=True)
         for number, (path, pair) in enumerate(zip(args.images, pairs, strict=True), start=1):
             heading = path.name if network is None else f"{path.name}: {network.label}"
-            image = pair_sheet(pair, heading, network, cell)
+            shown = busiest_cell(pair.positives) if cell is None else cell
+            image = pair_sheet(pair, heading, network, shown)
             safe = re.sub(r"[^\w.-]", "_", path.stem, flags=re.ASCII)[:60]
             written.append(args.out / f"{number:02d}-{safe}.png")
             image.save(written[-1])
-            text = pair_summary(pair, busiest_cell(pair.positives) if cell is None else cell)
-            sections.append(Section(str(path), pictures=[[Picture(image, text)]]))
+            sections.append(Section(str(path), pictures=[[Picture(image, pair_summary(pair, shown))]]))
         if args.html:
             written.append(args.out / "pairs.html")
             title = "Pairs of views" if network is None else f"Pairs of views: {network.label}"
