@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from pixpro.errors import UserError
-from pixpro.visualize.chart import Panel, Points, draw_chart
+from pixpro.visualize.figure import Panel, Points, draw_chart
 
 # name in metrics.jsonl -> title of its panel
 TITLES = {

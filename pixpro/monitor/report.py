@@ -14,8 +14,8 @@ from pixpro.errors import UserError, printable
 from pixpro.images import open_images
 from pixpro.images.sample import sample_images
 from pixpro.monitor.compare import DEFAULT, TITLES, curve, read_rows
-from pixpro.visualize.chart import Panel, draw_chart
 from pixpro.visualize.ends import both_ends, end_pictures
+from pixpro.visualize.figure import Panel, draw_chart
 from pixpro.visualize.page import Picture, Section, Table, page
 
 NAME = "report.html"
