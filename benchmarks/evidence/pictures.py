@@ -16,74 +16,40 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-import train
-from pixpro.checkpoints.checkpoint import LAST, load
-from pixpro.config import Config
-from pixpro.method.batch_statistics import batch_statistics
-from pixpro.method.encoder import Encoder
+from pixpro.checkpoints.checkpoint import LAST
 from pixpro.monitor.compare import read_rows
+from pixpro.monitor.report import read_settings
 from pixpro.monitor.semantics import masked_images
 from pixpro.scenes import sample_scenes
+from pixpro.visualize.ends import both_ends
+from pixpro.visualize.feature_panels import colours_panel, component_colours
+from pixpro.visualize.pair import displayable
+from pixpro.visualize.sheet import sheet
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs"
 SHOWN = (3, 8, 14, 21, 30)  # scenes of the test split, chosen before any was looked at
 SIZE = 256  # pixels of a side: 32 x 32 cells of stride 8
-
-
-def encoder_of(run: Path, trained: bool = True) -> Encoder:
-    """The encoder of a run at its end, or as it began."""
-    state = load(run / LAST)
-    model = train.build_model(Config(**state["config"]))
-    if trained:
-        model.load_state_dict(state["model"])
-    return model.encoder
-
-
-@torch.no_grad()
-def coloured_cells(encoder: Encoder, images: Tensor, seen: Tensor) -> Tensor:
-    """The cells' three main directions over all images as red, green and blue: (n, h, w, 3) in 0..1."""
-    with batch_statistics(encoder):
-        maps = encoder.features(images)[encoder.dense]
-    cells = maps.permute(0, 2, 3, 1)
-    flat = F.normalize(cells.flatten(0, 2), dim=1)
-    flat = flat - flat.mean(dim=0)
-    _, _, directions = torch.linalg.svd(flat, full_matrices=False)
-    # a direction has no sign: point each to where the image is brighter, so that networks compare
-    brightness = F.adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), maps.shape[2:]).flatten()
-    values = flat @ directions[:3].T
-    values = values * torch.sign((values * (brightness - brightness.mean())[:, None]).sum(dim=0))
-    low, high = values.quantile(0.02, dim=0), values.quantile(0.98, dim=0)
-    return ((values - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).view(*cells.shape[:3], 3)[: len(seen)]
+DPI = 90
 
 
 def draw_features(runs: dict[str, Path], path: Path) -> None:
-    """A row for each scene, a column for each network."""
-    scenes = masked_images(sample_scenes(), "test", SIZE, max(SHOWN) + 1).pixels
-    images = torch.cat([scenes[list(SHOWN)], scenes])  # more than are shown, for BatchNorm's and the directions' sake
-    first = next(iter(runs.values()))
-    encoders = {"untrained": encoder_of(first, trained=False), **{name: encoder_of(run) for name, run in runs.items()}}
-    columns = {
-        "scene": None,
-        **{name: coloured_cells(encoder, images, images[: len(SHOWN)]) for name, encoder in encoders.items()},
-    }
-    figure, axes = plt.subplots(len(SHOWN), len(columns), figsize=(2.1 * len(columns), 2.1 * len(SHOWN)))
-    for row in range(len(SHOWN)):
-        for axis, (name, cells) in zip(axes[row], columns.items(), strict=True):
-            if cells is None:
-                picture = images[row].permute(1, 2, 0)
-                picture = (picture - picture.min()) / (picture.max() - picture.min())
-            else:
-                picture = cells[row]
-            axis.imshow(picture.numpy(), interpolation="nearest")
-            axis.set_axis_off()
-            if row == 0:
-                axis.set_title(name, fontsize=10)
-    figure.tight_layout(pad=0.4)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    """A row for each scene, a column for each network, whose colours are the three main directions of its cells."""
+    # more than are shown, for BatchNorm's and the directions' sake
+    pixels = masked_images(sample_scenes(), "test", SIZE, max(SHOWN) + 1).pixels
+    scenes = [displayable(each) for each in pixels]
+    images = [torch.from_numpy(scene).permute(2, 0, 1) for scene in scenes]
+    ends = [both_ends(read_settings(run), run / LAST, images) for run in runs.values()]
+    networks = {"untrained": ends[0]["before training"]}
+    networks |= {name: both["after training"] for name, both in zip(runs, ends, strict=True)}
+    columns = {"scene": scenes}
+    for name, network in networks.items():
+        columns[name] = component_colours([network.stages(each[None])["trunk"] for each in pixels])
+    rows = [
+        [colours_panel(name if row == 0 else "", pictures[number], 1.0) for name, pictures in columns.items()]
+        for row, number in enumerate(SHOWN)
+    ]
+    sheet(rows, width=2.1 * len(columns), dpi=DPI).save(path)
 
 
 def draw_curves(runs: dict[str, Path], path: Path) -> None:
@@ -102,7 +68,7 @@ def draw_curves(runs: dict[str, Path], path: Path) -> None:
         axis.grid(alpha=0.3)
     ranks.legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=DPI)
     plt.close(figure)
 
 
