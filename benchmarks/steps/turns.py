@@ -111,14 +111,10 @@ def _serve(name: str, case: Case, connection: Connection) -> None:
             return
         warming = here.turn()
         told = warming if warming.reason else here.turn()
-        _release()  # what is kept from step to step, as all contenders' together would not fit
+        # Give back what is kept from step to step, where the C library can: all contenders' together would not fit.
+        with suppress(AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
         connection.send(told)
-
-
-def _release() -> None:
-    """Give all freed memory back to the system, where the C library can."""
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -61,13 +61,10 @@ class SkippedSteps:
                 self.rows.append(row)
             LOG.warning("step %d skipped: its loss or gradient is not finite; see %s", number, self.folder / SKIPPED)
 
-    @property
-    def too_many(self) -> bool:
-        """Whether it is time to stop."""
-        return sum(self.recent) >= LIMIT
-
-    def ending(self) -> Diverged:
-        """The end of the run."""
+    def ending(self) -> Diverged | None:
+        """The end of the run, when it is time for it."""
+        if sum(self.recent) < LIMIT:
+            return None
         return Diverged(
             f"{sum(self.recent)} of the last {len(self.recent)} steps had a loss or gradient that is not finite: look "
             f"at the images named in {self.folder / SKIPPED}, lower --lr_base, or use --amp bf16 or off"
@@ -96,8 +93,8 @@ def loop(
         with process.together(doing, note=skipped.note(loader.source.name), alone=False) as heard:
             yield
         skipped.hear(heard.notes)
-        if skipped.too_many:
-            raise process.common(skipped.ending())
+        if ending := skipped.ending():
+            raise process.common(ending)
         if heard.wish and stops:
             raise process.common(Stopped(f"stopped by {heard.wish}"))
 
