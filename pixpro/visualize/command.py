@@ -42,21 +42,6 @@ def parse_cell(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m pixpro visualize", description=__doc__.splitlines()[0])
-    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
-    parser.add_argument("--checkpoint", type=Path, help="weights of any known project: draw their features too")
-    parser.add_argument("--out", type=Path, default=Path("output/pairs"), help="folder to write to (%(default)s)")
-    parser.add_argument("--html", action="store_true", help="also write pairs.html, one page that holds everything")
-    parser.add_argument("--seed", type=int, default=0, help="which crops are drawn (%(default)s)")
-    parser.add_argument("--image_size", "--image-size", type=int, default=224, help="side of the crops (%(default)s)")
-    parser.add_argument("--threshold", type=float, default=0.7, help="matching distance in bin diagonals (%(default)s)")
-    parser.add_argument("--distance", choices=("image", "pixel"), default="image", help="as in train.py (%(default)s)")
-    parser.add_argument("--cell", type=parse_cell, metavar="ROW,COLUMN", help="cell of view 1 to explain, from 1,1")
-    return parser
-
-
 def draw_pairs(args: argparse.Namespace) -> list[Path]:
     """The files written: a PNG for each image, and the page if it was asked for."""
     if args.image_size < 64 or args.image_size > 1024:
@@ -94,7 +79,17 @@ def draw_pairs(args: argparse.Namespace) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status of the command."""
-    args = build_parser().parse_args(argv)
+    parser = argparse.ArgumentParser(prog="python -m pixpro visualize", description=__doc__.splitlines()[0])
+    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    parser.add_argument("--checkpoint", type=Path, help="weights of any known project: draw their features too")
+    parser.add_argument("--out", type=Path, default=Path("output/pairs"), help="folder to write to (%(default)s)")
+    parser.add_argument("--html", action="store_true", help="also write pairs.html, one page that holds everything")
+    parser.add_argument("--seed", type=int, default=0, help="which crops are drawn (%(default)s)")
+    parser.add_argument("--image_size", "--image-size", type=int, default=224, help="side of the crops (%(default)s)")
+    parser.add_argument("--threshold", type=float, default=0.7, help="matching distance in bin diagonals (%(default)s)")
+    parser.add_argument("--distance", choices=("image", "pixel"), default="image", help="as in train.py (%(default)s)")
+    parser.add_argument("--cell", type=parse_cell, metavar="ROW,COLUMN", help="cell of view 1 to explain, from 1,1")
+    args = parser.parse_args(argv)
     try:
         for path in draw_pairs(args):
             print(f"wrote {path}")
