@@ -8,8 +8,8 @@ Those that are finished are not repeated.
 """
 
 import argparse
-import contextlib
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -41,11 +41,8 @@ def make(folder: Path, arguments: list[str], *, small: bool, propagated: bool) -
     """Run one training, unless it is there."""
     if (folder / "last.pth.tar").exists():
         return
-    with contextlib.ExitStack() as stack:
-        if small:
-            stack.enter_context(small_trunk(SMALL_TRUNK))
-        if not propagated:
-            stack.enter_context(mock.patch.object(ppm.PixelPropagation, "forward", lambda self, features: features))
+    identity = mock.patch.object(ppm.PixelPropagation, "forward", lambda self, features: features)
+    with small_trunk(SMALL_TRUNK) if small else nullcontext(), nullcontext() if propagated else identity:
         code = train.main(["--demo", "--output_dir", str(folder), "--log_every", "2", *arguments])
     assert code == 0, f"{folder} ended with exit code {code}"
 

@@ -3,7 +3,7 @@
 import ctypes
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -122,13 +122,8 @@ def contestants(
     names: list[str], case: Case, kind: type[Here] | type[Apart], before: Path | None = None
 ) -> Iterator[dict[str, Here | Apart | Earlier]]:
     """The contenders, each built, and "before", ours of an earlier checkout; they are given up at the end."""
-    built: dict[str, Here | Apart | Earlier] = {}
-    try:
-        for name in names:
-            built[name] = kind(name, case)
+    with ExitStack() as stack:
+        built = {name: stack.enter_context(closing(kind(name, case))) for name in names}
         if before:
-            built["before"] = Earlier(before, case.settings())
+            built["before"] = stack.enter_context(closing(Earlier(before, case.settings())))
         yield built
-    finally:
-        for each in built.values():
-            each.close()
