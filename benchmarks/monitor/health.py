@@ -36,8 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    model = PixPro(args.arch, hidden_dim=args.hidden_dim, dim=args.dim)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = PixPro(args.arch, hidden_dim=args.hidden_dim, dim=args.dim).to(device, memory_format=torch.channels_last)
     optimizer = LARS(parameter_groups(model, 1e-5), 0.01)
     sizes = {"batch_size": args.batch_size, "image_size": args.image_size}
     views = make_case(args.arch, **sizes, device=device, amp_dtype=None).views(torch.channels_last)

@@ -87,15 +87,14 @@ def starts(images: Path, caches: Path, before: Path, rounds: int) -> list[tuple[
     """(what, figure) rows of ours beside another checkout of this project, by turns."""
     checkouts = {"ours": OURS, "before": before}
     rows = []
+
+    def turn(name: str, what: str) -> float:
+        # The cache of later starts is filled in the round that warms up.
+        cache = caches / (f"{name} {time.monotonic()}" if what == "first start" else name)
+        return start(checkouts[name], images, cache)
+
     for what in ("first start", "later starts"):
-
-        def turn(name: str, again: bool = what != "first start") -> float:
-            cache = caches / (name if again else f"{name} {time.monotonic()}")
-            if again and not cache.exists():
-                start(checkouts[name], images, cache)
-            return start(checkouts[name], images, cache)
-
-        seconds = by_turns({name: partial(turn, name) for name in checkouts}, rounds)
+        seconds = by_turns({name: partial(turn, name, what) for name in checkouts}, rounds)
         ratio = median_ratio(seconds["ours"], seconds["before"])
         medians = ", ".join(f"{name} {statistics.median(spent):.2f} s" for name, spent in seconds.items())
         rows.append((f"{what}: ours / before", f"{ratio:.2f} ({medians})"))
