@@ -31,14 +31,13 @@ from pixpro.method.model import DensePretraining
 from pixpro.method.trunks import libraries
 from pixpro.monitor.report import report_line
 from pixpro.monitor.semantics import open_masks
-from pixpro.plan import make_plan
 from pixpro.plan.recipes import recipe_line
-from pixpro.run.loop import loop
+from pixpro.plan.rows import make_plan
+from pixpro.run.loop import SkippedSteps, loop
 from pixpro.run.narration import introduce
 from pixpro.run.output import lasting_output
-from pixpro.run.record import Record, make_record
+from pixpro.run.record import Record
 from pixpro.run.resuming import first_state
-from pixpro.run.skipped import SkippedSteps
 from pixpro.run.starting import abandon, in_group, processes_to_start, say
 from pixpro.scenes import sample_scenes
 from pixpro.training import distributed, schedules
@@ -47,10 +46,9 @@ from pixpro.training.engine import Trainer
 from pixpro.training.half_precision import amp_dtype, computes, emulation
 from pixpro.training.loading import loader_for, require_statistics
 from pixpro.training.machine import choose_kernels, keep_freed_memory
-from pixpro.training.optim import make_optimizer
-from pixpro.training.pairing import pairing_warnings
+from pixpro.training.optim import make_optimizer, pairing_warnings
 from pixpro.training.processes import Process
-from pixpro.training.stopping import StopRequest
+from pixpro.training.supervision import StopRequest
 from pixpro.training.sync_batchnorm import join_views, joined_uncompiled
 from pixpro.training.watchdog import Watchdog
 
@@ -191,7 +189,7 @@ def build_record(
     config: Config, trainer: Trainer, images: ImageSet, last_step: int, looks: tuple[Any, Any], from_last: bool
 ) -> Record:
     """The outputs of the main process; looks: pairs and masks. from_last: whether last.pth.tar gave the first state."""
-    return make_record(
+    return Record(
         Path(config.output_dir),
         trainer,
         last_step,

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import PIL
@@ -28,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.measuring.timing import by_turns
+from benchmarks.measuring.timing import by_turns, elapsed, median_ratio
 from benchmarks.pipeline import names, photos
 from benchmarks.pipeline.official_views import OfficialViews
 from pixpro.data import Loader
@@ -53,15 +54,22 @@ class OfficialDataset(Dataset):
         return *self.views(image), i
 
 
-def cpu_seconds(task: Callable[[], object]) -> Callable[[], float]:
-    """The task, made to report the CPU time of this process."""
+def cpu_seconds(task: Callable[[], object], clock: Callable[[], float] = time.process_time) -> Callable[[], float]:
+    """The task, made to report the CPU time of this process, or of what the clock counts."""
 
     def run() -> float:
-        started = time.process_time()
+        started = clock()
         task()
-        return time.process_time() - started
+        return clock() - started
 
     return run
+
+
+def with_workers() -> float:
+    """CPU seconds that this process and its workers have used."""
+    stats = [Path(f"/proc/{child.pid}/stat").read_text() for child in multiprocessing.active_children()]
+    fields = [stat.rsplit(")", 1)[1].split() for stat in stats]
+    return time.process_time() + sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
 
 
 def worker_tasks(source: Images, image_size: int, batch: int) -> dict[str, Callable[[], float]]:
@@ -76,12 +84,6 @@ def worker_tasks(source: Images, image_size: int, batch: int) -> dict[str, Calla
     }
 
 
-def clock_of(pids: list[int]) -> float:
-    """CPU seconds that these processes have used."""
-    fields = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in pids]
-    return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
-
-
 def end_to_end(batches: object) -> Callable[[], float]:
     """CPU time of this process and its worker for one epoch, every batch copied out as a transfer would."""
 
@@ -90,18 +92,15 @@ def end_to_end(batches: object) -> Callable[[], float]:
 
     kept: list[torch.Tensor] = []
 
-    def run() -> float:
-        workers = [child.pid for child in multiprocessing.active_children()]
-        started = time.process_time() + clock_of(workers)
+    def epoch() -> None:
         for batch in batches:
             arrived = tensors(batch)
             if not kept:
                 kept.extend(torch.empty_like(tensor) for tensor in arrived)
             for target, tensor in zip(kept, arrived, strict=True):
                 target[: len(tensor)].copy_(tensor)
-        return time.process_time() + clock_of(workers) - started
 
-    return run
+    return cpu_seconds(epoch, with_workers)
 
 
 def loader_tasks(source: Images, image_size: int, batch: int) -> dict[str, Callable[[], float]]:
@@ -122,16 +121,12 @@ def device_seconds(source: Images, image_size: int, batch: int, device: torch.de
         (v.pixels.to(device), c.to(device)) for v, c in ((given.view1, given.colour1), (given.view2, given.colour2))
     ]
 
-    def run() -> float:
-        clock = time.perf_counter if device.type == "cuda" else time.process_time
-        started = clock()
+    def colours() -> None:
         for pixels, colour in views:
             augment(pixels, colour)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return clock() - started
 
-    return statistics.median(by_turns({"": run}, rounds)[""]) / batch
+    task = partial(elapsed, colours, device) if device.type == "cuda" else cpu_seconds(colours)
+    return statistics.median(by_turns({"": task}, rounds)[""]) / batch
 
 
 def rows_of(seconds: dict[str, list[float]], images: int, title: str) -> list[tuple[str, str]]:
@@ -139,10 +134,10 @@ def rows_of(seconds: dict[str, list[float]], images: int, title: str) -> list[tu
     rows = []
     for name, spent in seconds.items():
         each = statistics.median(spent) / images
-        ratio = statistics.median(o / s for o, s in zip(seconds["official"], spent, strict=True))
+        ratio = median_ratio(seconds["official"], spent)
         rows.append((f"{title}: {name}", f"{each * 1e3:.2f} ms, {1 / each:.0f} images/s/core, {ratio:.2f}x official"))
     if "decode alone" in seconds:
-        over = statistics.median(o / d for o, d in zip(seconds["ours"], seconds["decode alone"], strict=True))
+        over = median_ratio(seconds["ours"], seconds["decode alone"])
         rows.append((f"{title}: ours / decode alone", f"{over:.2f}"))
     return rows
 

@@ -15,8 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.scaling.hours_page import fill, hours_table, sections
-from benchmarks.scaling.imagenet_time import Machine, arithmetic
+from benchmarks.scaling.hours_page import Machine, arithmetic, fill, hours_table, sections
 from pixpro.errors import UserError
 from pixpro.run.starting import say
 
@@ -37,16 +36,15 @@ def take(measured: dict, result: dict) -> None:
 
     UserError when it is no such file.
     """
+    known = {key(row): row for row in measured["rows"]}
     try:
         about, rows = result["about"], result["rows"]
         one = rows[0]["images_per_second"][0]
         for row in rows:
-            ranks, cores, weak = row["ranks"], row["cores"], row["efficiency"]
+            ranks, cores, weak, hardware = row["ranks"], row["cores"], row["efficiency"], about["hardware"]
             count = f"{cores} core{'s' * (cores > 1)}, {ranks} rank{'s' * (ranks > 1)}"
             new = {
-                "hardware": f"{ranks} x {about['hardware']}"
-                if about["device"] == "GPU"
-                else f"{about['hardware']}, {count}",
+                "hardware": f"{ranks} x {hardware}" if about["device"] == "GPU" else f"{hardware}, {count}",
                 "arch": about["arch"],
                 "image_size": about["image_size"],
                 "batch": row["batch"],
@@ -54,13 +52,10 @@ def take(measured: dict, result: dict) -> None:
                 "devices": ranks,
                 "efficiency": weak[0] if weak else 1.0,
             }
-            same = [old for old in measured["rows"] if key(old) == key(new)]
-            if same:
-                same[0].update(new)
-            else:
-                measured["rows"].append(new)
+            known.setdefault(key(new), {}).update(new)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise UserError(f"no file of benchmarks/train.py --json ({type(error).__name__}: {error})") from None
+    measured["rows"] = list(known.values())
 
 
 def key(row: dict) -> tuple:

@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.table:
             if not args.rows.is_file():
                 raise UserError(f"{args.rows}: no such file of rows; leave --table out, and it is made")
-            print(table(read_rows([args.rows])))
+            print(table(read_rows(args.rows)))
             return 0
         if args.data is None:
             raise UserError("--data: expected a tar file or a folder of photographs, such as caltech101.tar")

@@ -14,6 +14,7 @@ to be; they need `pip install pixel-level-contrastive-learning lightly`.
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,11 +22,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.measuring.timing import describe_machine
-from benchmarks.steps.contenders import CONTENDERS, Case, make_case
+from benchmarks.steps.contenders import CONTENDERS, make_case
 from benchmarks.steps.limits import largest_batches, profile_lines
-from benchmarks.steps.memory import peak_in_child, peak_of_steps
-from benchmarks.steps.rounds import Row, measure, table
-from benchmarks.steps.turns import Apart, Here, attempt
+from benchmarks.steps.rounds import measure, table, with_peaks
+from benchmarks.steps.turns import Apart, Here
 from pixpro.method.trunks import ARCHS
 from pixpro.training.half_precision import amp_dtype
 
@@ -50,24 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", action="store_true", help="also our ten longest kernels, and FLOP/s")
     parser.add_argument("--peak_tflops", type=float, help="of the device in the step's precision, for --profile")
     parser.add_argument("--json", type=Path, help="also write the rows there")
-    parser.add_argument("--peak_of", choices=CONTENDERS, help=argparse.SUPPRESS)  # for the child processes
     return parser
-
-
-def with_peaks(rows: list[Row], case: Case, args: argparse.Namespace) -> list[Row]:
-    """The rows with the peak memory of each contender that ran."""
-    settings = ["--device", args.device, "--amp", args.amp, "--archs", case.arch]
-    settings += ["--batch_sizes", str(len(case.view1.box)), "--image_sizes", str(case.view1.pixels.shape[-1])]
-    settings += ["--hidden_dim", str(case.hidden_dim), "--dim", str(case.dim)]
-    for row in rows:
-        name = row["name"]
-        if row["reason"] or name == "before":
-            continue
-        if case.device.type == "cuda":
-            attempt(CONTENDERS[name], lambda row=row, name=name: row.update({"peak GiB": peak_of_steps(name, case)}))
-        else:
-            row["peak GiB"] = peak_in_child(name, settings)
-    return rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,30 +64,22 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--before needs --device cpu: there each contender has a process, and memory, of its own")
     dtype = amp_dtype(args.amp, device)
     torch.backends.cudnn.benchmark = True  # as the official code has it
-
-    def case_of(arch: str, batch_size: int, image_size: int) -> Case:
-        shape = {"batch_size": batch_size, "image_size": image_size}
-        widths = {"hidden_dim": args.hidden_dim, "dim": args.dim}
-        return make_case(arch, **shape, **widths, device=device, amp_dtype=dtype)
-
-    if args.peak_of:
-        print(peak_of_steps(args.peak_of, case_of(args.archs[0], args.batch_sizes[0], args.image_sizes[0])))
-        return 0
+    case_of = partial(make_case, hidden_dim=args.hidden_dim, dim=args.dim, device=device, amp_dtype=dtype)
     precision = "float32" if dtype is None else str(dtype).removeprefix("torch.")
     print(f"{describe_machine(device)}; our precision {precision}; {args.rounds} rounds")
     everything = []
     for arch in args.archs:
         for size in args.image_sizes:
             for batch in args.batch_sizes:
-                case = case_of(arch, batch, size)
+                case = case_of(arch, batch_size=batch, image_size=size)
                 kind = Here if device.type == "cuda" else Apart
-                rows = with_peaks(measure(case, args.only, args.rounds, kind, args.before), case, args)
+                rows = with_peaks(measure(case, args.only, args.rounds, kind, args.before), case)
                 print(f"\n{arch}, batch {batch}, {size} px:\n\n{table(rows)}", flush=True)
                 everything += [{"arch": arch, "batch": batch, "image_size": size, **row} for row in rows]
                 if args.profile:
                     print("\n" + "\n".join(profile_lines(case, args.rounds, args.peak_tflops)), flush=True)
             if args.largest:
-                told = largest_batches(args.only, lambda b, arch=arch, size=size: case_of(arch, b, size), args.rounds)
+                told = largest_batches(args.only, partial(case_of, arch, image_size=size), args.rounds)
                 print(f"\n{arch}, {size} px:\n\n{told}", flush=True)
     if args.json:
         args.json.write_text(json.dumps({"machine": describe_machine(device), "rows": everything}, indent=1) + "\n")

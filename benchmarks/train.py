@@ -26,8 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.pipeline import photos
-from benchmarks.scaling.layouts import Figures, Layout, figures, layouts, link_images, train
-from benchmarks.scaling.table import rows_of, same_work, table
+from benchmarks.scaling.layouts import Figures, Layout, figures, layouts, link_images, rows_of, same_work, table, train
 from pixpro.data.cores import available_cores
 from pixpro.errors import UserError
 from pixpro.run.starting import say

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from enum import Enum
-from functools import partial
 from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin
 
 from pixpro.errors import UserError
@@ -82,11 +81,8 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see python {self.prog} --help\n")
 
 
-def build_parser(settings: type, defaults: Mapping[str, Any], *, prog: str, description: str) -> OneLineParser:
-    """A command line with one flag per field of a dataclass of `setting`s, written with dashes or underscores.
-
-    defaults: by name, where they differ from the fields' own.
-    """
+def build_parser(settings: type, *, prog: str, description: str) -> OneLineParser:
+    """A command line with one flag per field of a dataclass of `setting`s, written with dashes or underscores."""
     parser = OneLineParser(
         prog=prog,
         description=description,
@@ -97,7 +93,6 @@ def build_parser(settings: type, defaults: Mapping[str, Any], *, prog: str, desc
         kind = cast(Any, spec.type)  # a type and not its name: the annotations of settings are not postponed
         factory = spec.default_factory
         default = spec.default if factory is dataclasses.MISSING else factory()
-        default = defaults.get(spec.name, default)
         names = [f"--{spec.name}"]
         if "_" in spec.name:
             names.append(f"--{spec.name.replace('_', '-')}")
@@ -131,13 +126,13 @@ def parse(
 
     recipe: the defaults that what was given asks for, by name, where they differ from the fields' own.
     """
-    parser = partial(build_parser, settings, prog=prog, description=description)
+    parser = build_parser(settings, prog=prog, description=description)
     try:
         argv = spelled_out(sys.argv[1:] if argv is None else argv)
     except UserError as error:
-        parser({}).error(str(error))
-    defaults = recipe(parser({}).parse_args(argv))
-    return settings(**vars(parser(defaults).parse_args(argv)))
+        parser.error(str(error))
+    parser.set_defaults(**recipe(parser.parse_args(argv)))
+    return settings(**vars(parser.parse_args(argv)))
 
 
 def spelled_out(argv: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import train
+from benchmarks.evidence.rows import read_rows
 from benchmarks.evidence.trunk import small_trunk
 from downstream.probes.score_table import cell
 from pixpro.checkpoints.checkpoint import LAST, load
@@ -24,13 +25,18 @@ from pixpro.config import parse_args, settle
 from pixpro.data.held_out import open_pairs
 from pixpro.images import open_images
 from pixpro.method.encoder import Encoder
-from pixpro.monitor.compare import read_rows
+from pixpro.monitor import compare
 from pixpro.monitor.matching import encoder_matching
 from pixpro.monitor.semantics import MaskedImages, encoder_semantics, open_masks
 from pixpro.scenes import sample_scenes
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-METHODS = {"pixpro": "PixPro", "pixcontrast": "PixContrast"}
+# Of the seeds' table: runs, when they are scored, title.
+SHOWN = (
+    ("pixpro", "trained", "PixPro"),
+    ("pixcontrast", "trained", "PixContrast"),
+    ("pixpro", "untrained", "untrained"),
+)
 SCORES = {"matching": "dense matching", "cells named": "cells named"}
 FIVE, STAGE, FPN = "five convolutions", "--neck stage --levels 3", "--neck fpn --levels 3"
 NO_INSTANCE = "--instance_weight 0"
@@ -88,7 +94,7 @@ def row_of(
             untrained[start] = scores(model.encoder, config.image_size, masks, config.val_data[0])
         model.load_state_dict(load(output / LAST)["model"])
         after = scores(model.encoder, config.image_size, masks, config.val_data[0])
-    ranks = [row["target_rank"] for row in read_rows(output) if "target_rank" in row]
+    ranks = [row["target_rank"] for row in compare.read_rows(output) if "target_rank" in row]
     steps = 320 // config.batch_size * config.epochs
     facts = {"steps": steps, "images": steps * config.batch_size, "lowest_rank": min(ranks), "last_rank": ranks[-1]}
     flags = " ".join(arguments[: arguments.index("--output_dir")])
@@ -98,13 +104,11 @@ def row_of(
 def seeds_table(rows: dict[str, dict]) -> str:
     """A row for each method and for the untrained networks, mean and spread over the seeds in per cent, in Markdown."""
     table = []
-    found = {method: [row for name, row in rows.items() if name.startswith(f"{method}-")] for method in METHODS}
-    untrained = [row["untrained"] for row in found["pixpro"]]
-    named = {METHODS[method]: [row["trained"] for row in runs] for method, runs in found.items()}
-    for title, scores in (named | {"untrained": untrained}).items():
-        cells = [cell([score[name] for score in scores]) for name in SCORES]
-        ranks = [f"{row['lowest_rank']:.1f}" for m, runs in found.items() if METHODS[m] == title for row in runs]
-        table.append([f"{title} ({len(scores)})", *cells, ", ".join(ranks)])
+    for method, when, title in SHOWN:
+        runs = [row for name, row in rows.items() if name.startswith(f"{method}-")]
+        cells = [cell([row[when][name] for row in runs]) for name in SCORES]
+        ranks = ", ".join(f"{row['lowest_rank']:.1f}" for row in runs) if when == "trained" else ""
+        table.append([f"{title} ({len(runs)})", *cells, ranks])
     return tabulate(table, ["(seeds)", *SCORES.values(), "lowest rank"], "github", disable_numparse=True)
 
 
@@ -130,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     runs, title = (SETTINGS, "demo-settings") if args.settings else (SEEDS, "demo-seeds")
     file, folder = RESULTS / f"{title}.jsonl", args.output_dir or Path("output", title)
-    rows = read_rows_of(file)
+    rows = {row["name"]: row for row in read_rows(file)}
     missing, untrained = [name for name in runs if name not in rows], {}
     masks = open_masks(sample_scenes(), 64) if missing else None
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -139,12 +143,6 @@ def main(argv: list[str] | None = None) -> None:
         file.write_text("".join(json.dumps(rows[name]) + "\n" for name in runs if name in rows))
         print(rows[name], flush=True)
     print((settings_table if args.settings else seeds_table)({name: rows[name] for name in runs if name in rows}))
-
-
-def read_rows_of(file: Path) -> dict[str, dict]:
-    """The rows of an earlier call by name."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    return {row["name"]: row for row in map(json.loads, lines)}
 
 
 if __name__ == "__main__":

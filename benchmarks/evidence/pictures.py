@@ -1,8 +1,11 @@
-"""The pictures of docs/evidence.md: cells in colour before and after training, and how the rank of the targets went.
+"""The pictures of the README and of docs/evidence.md, from finished runs: output folders of train.py.
 
     python benchmarks/evidence/pictures.py --run PixPro=output/demo_pixpro --run PixContrast=output/demo_pixcontrast
+    python benchmarks/evidence/pictures.py --readme output/demo_pixcontrast
 
-Each run is an output folder of train.py; the untrained network is the one that the first run began with.
+--run: cells in colour before and after training, and how the rank of the targets went; the untrained network is the one
+that the first run began with. --readme: pairs.png, two views of a held-out image and their matched cells, and
+features.png, a few held-out images and their cells in colour, before training and after it.
 """
 
 import argparse
@@ -16,74 +19,44 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from PIL import Image
 
-import train
-from pixpro.checkpoints.checkpoint import LAST, load
-from pixpro.config import Config
-from pixpro.method.encoder import Encoder
-from pixpro.method.numerics import batch_statistics
+from pixpro.checkpoints.checkpoint import LAST
+from pixpro.errors import UserError
 from pixpro.monitor.compare import read_rows
+from pixpro.monitor.report import SAMPLE, read_settings, sample
 from pixpro.monitor.semantics import masked_images
+from pixpro.run.starting import say
 from pixpro.scenes import sample_scenes
+from pixpro.visualize.ends import both_ends, coloured
+from pixpro.visualize.feature_panels import colours_panel, component_colours
+from pixpro.visualize.pair import busiest_cell, displayable, pair_of
+from pixpro.visualize.pair_panels import pair_panels
+from pixpro.visualize.sheet import sheet
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs"
 SHOWN = (3, 8, 14, 21, 30)  # scenes of the test split, chosen before any was looked at
 SIZE = 256  # pixels of a side: 32 x 32 cells of stride 8
-
-
-def encoder_of(run: Path, trained: bool = True) -> Encoder:
-    """The encoder of a run at its end, or as it began."""
-    state = load(run / LAST)
-    model = train.build_model(Config(**state["config"]))
-    if trained:
-        model.load_state_dict(state["model"])
-    return model.encoder
-
-
-@torch.no_grad()
-def coloured_cells(encoder: Encoder, images: Tensor, seen: Tensor) -> Tensor:
-    """The cells' three main directions over all images as red, green and blue: (n, h, w, 3) in 0..1."""
-    with batch_statistics(encoder):
-        maps = encoder.features(images)[encoder.dense]
-    cells = maps.permute(0, 2, 3, 1)
-    flat = F.normalize(cells.flatten(0, 2), dim=1)
-    flat = flat - flat.mean(dim=0)
-    _, _, directions = torch.linalg.svd(flat, full_matrices=False)
-    # a direction has no sign: point each to where the image is brighter, so that networks compare
-    brightness = F.adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), maps.shape[2:]).flatten()
-    values = flat @ directions[:3].T
-    values = values * torch.sign((values * (brightness - brightness.mean())[:, None]).sum(dim=0))
-    low, high = values.quantile(0.02, dim=0), values.quantile(0.98, dim=0)
-    return ((values - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).view(*cells.shape[:3], 3)[: len(seen)]
+DPI, README_DPI = 90, 150  # the latter makes 1200 pixels: sharp at the 800 of a README
 
 
 def draw_features(runs: dict[str, Path], path: Path) -> None:
-    """A row for each scene, a column for each network."""
-    scenes = masked_images(sample_scenes(), "test", SIZE, max(SHOWN) + 1).pixels
-    images = torch.cat([scenes[list(SHOWN)], scenes])  # more than are shown, for BatchNorm's and the directions' sake
-    first = next(iter(runs.values()))
-    encoders = {"untrained": encoder_of(first, trained=False), **{name: encoder_of(run) for name, run in runs.items()}}
-    columns = {
-        "scene": None,
-        **{name: coloured_cells(encoder, images, images[: len(SHOWN)]) for name, encoder in encoders.items()},
-    }
-    figure, axes = plt.subplots(len(SHOWN), len(columns), figsize=(2.1 * len(columns), 2.1 * len(SHOWN)))
-    for row in range(len(SHOWN)):
-        for axis, (name, cells) in zip(axes[row], columns.items(), strict=True):
-            if cells is None:
-                picture = images[row].permute(1, 2, 0)
-                picture = (picture - picture.min()) / (picture.max() - picture.min())
-            else:
-                picture = cells[row]
-            axis.imshow(picture.numpy(), interpolation="nearest")
-            axis.set_axis_off()
-            if row == 0:
-                axis.set_title(name, fontsize=10)
-    figure.tight_layout(pad=0.4)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    """A row for each scene, a column for each network, whose colours are the three main directions of its cells."""
+    # more than are shown, for BatchNorm's and the directions' sake
+    pixels = masked_images(sample_scenes(), "test", SIZE, max(SHOWN) + 1).pixels
+    scenes = [displayable(each) for each in pixels]
+    images = [torch.from_numpy(scene).permute(2, 0, 1) for scene in scenes]
+    ends = [both_ends(read_settings(run), run / LAST, images) for run in runs.values()]
+    networks = {"untrained": ends[0]["before training"]}
+    networks |= {name: both["after training"] for name, both in zip(runs, ends, strict=True)}
+    columns = {"scene": scenes}
+    for name, network in networks.items():
+        columns[name] = component_colours([network.stages(each[None])["trunk"] for each in pixels])
+    rows = [
+        [colours_panel(name if row == 0 else "", pictures[number], 1.0) for name, pictures in columns.items()]
+        for row, number in enumerate(SHOWN)
+    ]
+    sheet(rows, width=2.1 * len(columns), dpi=DPI).save(path)
 
 
 def draw_curves(runs: dict[str, Path], path: Path) -> None:
@@ -102,21 +75,62 @@ def draw_curves(runs: dict[str, Path], path: Path) -> None:
         axis.grid(alpha=0.3)
     ranks.legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=DPI)
     plt.close(figure)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Draw both."""
+def draw_readme(run: Path, roots: list[str], pair: int, shown: list[int]) -> dict[str, Image.Image]:
+    """Both pictures by name; pair, shown: which of the run's held-out images, counted from 0, are on them."""
+    settings = read_settings(run)
+    images = sample(roots or settings["val_data"] or settings["data"])
+    networks = both_ends(settings, run / "last.pth.tar", images)
+    views = (pair_of(images[pair], f"{pair}", seed=seed) for seed in range(100))
+    two_views = next(pair for pair in views if 0.4 < pair.positives.any(1).mean() < 0.8)
+    chosen = [images[number].permute(1, 2, 0).numpy() for number in shown]
+    rows = {"Images": chosen}
+    for name, network in networks.items():
+        rows[f"Dense features {name}"] = coloured(settings, network, chosen)
+    aspects = [image.shape[1] / image.shape[0] for image in chosen]
+    panels = [
+        [colours_panel(title if n == 0 else "", row[n], aspect) for n, aspect in enumerate(aspects)]
+        for title, row in rows.items()
+    ]
+    return {
+        "pairs": sheet([pair_panels(two_views, busiest_cell(two_views.positives))], dpi=README_DPI),
+        "features": sheet(panels, tallest=2.2, dpi=README_DPI),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draw what is asked for; returns the exit code, 2 for wrong input."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("--run", action="append", required=True, metavar="NAME=FOLDER", help="output folder of a run")
-    parser.add_argument("--output-dir", type=Path, default=FOLDER)
+    parser.add_argument("--run", action="append", default=[], metavar="NAME=FOLDER", help="for docs/evidence.md")
+    parser.add_argument("--readme", type=Path, metavar="FOLDER", help="for the README")
+    parser.add_argument(
+        "--images", nargs="+", default=[], metavar="PATH", help="of the README (default: the run's own)"
+    )
+    parser.add_argument("--pair", type=int, default=0, choices=range(SAMPLE), metavar="N", help="image of pairs.png")
+    parser.add_argument(
+        "--shown", type=int, nargs="+", default=[0, 1, 2], choices=range(SAMPLE), metavar="N", help="of features.png"
+    )
+    parser.add_argument("--output-dir", type=Path, default=FOLDER, help="folder to write to (%(default)s)")
     args = parser.parse_args(argv)
+    if not args.run and not args.readme:
+        parser.error("give --run or --readme")
     runs = {name: Path(folder) for name, _, folder in (given.partition("=") for given in args.run)}
-    draw_features(runs, args.output_dir / "evidence-features.png")
-    draw_curves(runs, args.output_dir / "evidence-curves.png")
+    try:
+        if runs:
+            draw_features(runs, args.output_dir / "evidence-features.png")
+            draw_curves(runs, args.output_dir / "evidence-curves.png")
+        if args.readme:
+            for name, picture in draw_readme(args.readme, args.images, args.pair, args.shown).items():
+                picture.save(args.output_dir / f"{name}.png", optimize=True)
+                print(f"wrote {args.output_dir / f'{name}.png'}")
+    except UserError as error:
+        return say(error)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,9 +20,7 @@ class Scale:
     batch_size: int
     images: int
     settings: tuple[str, ...]
-    segmentation: tuple[
-        int, int, int, int
-    ]  # of the fine-tuned FCN: iterations, batch, crop; every so many-th test image
+    segmentation: tuple[int, ...]  # of the fine-tuned FCN: iterations, batch, crop; every so many-th test image
 
 
 SCALES = {

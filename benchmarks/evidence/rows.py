@@ -11,15 +11,14 @@ from downstream.probes.score_table import cell
 Row = dict
 
 
-def read_rows(files: Iterable[Path]) -> list[Row]:
-    """The rows of files of JSON lines, in order."""
-    return [json.loads(line) for file in files for line in file.read_text().splitlines() if line.strip()]
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a file of JSON lines, in order; none where there is no file."""
+    return [json.loads(line) for line in file.read_text().splitlines() if line.strip()] if file.exists() else []
 
 
 def write_rows(file: Path, rows: Iterable[Row]) -> None:
     """One line for each row, those of earlier calls for other runs kept."""
-    known = {name_of(row): row for row in (read_rows([file]) if file.exists() else [])}
-    known |= {name_of(row): row for row in rows}
+    known = {name_of(row): row for row in [*read_rows(file), *rows]}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(known[name]) + "\n" for name in sorted(known)))
 

@@ -1,9 +1,11 @@
 """A trunk of five convolutions in place of a ResNet: what a CPU core pre-trains in minutes."""
 
-import contextlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torchvision
@@ -19,29 +21,26 @@ SMALL = "five convolutions"  # its name as an arch
 
 
 class FiveConvolutions(nn.Module):
-    """What an encoder takes from a ResNet: (B, 3, S, S) -> (B, 256, S / 8, S / 8), a cell sees 47 pixels a side."""
+    """What an encoder takes from a ResNet: (B, 3, S, S) -> (B, 256, S / 8, S / 8), a cell sees 47 pixels a side.
 
-    def __init__(self) -> None:
+    channels: of the five maps. pool: behind the first, S / 16 if it halves the map.
+    """
+
+    def __init__(
+        self, channels: tuple[int, ...] = (32, 64, 128, 128, 256), pool: type[nn.Module] = nn.Identity
+    ) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32)
-        self.relu, self.maxpool = nn.ReLU(), nn.Identity()
-        for number, (inputs, outputs, stride) in enumerate(
-            [(32, 64, 2), (64, 128, 2), (128, 128, 1), (128, 256, 1)], start=1
-        ):
-            conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(3, channels[0], 3, stride=2, padding=1, bias=False)
+        self.bn1, self.relu, self.maxpool = nn.BatchNorm2d(channels[0]), nn.ReLU(), pool(2)
+        for number, (inputs, outputs) in enumerate(pairwise(channels), start=1):
+            conv = nn.Conv2d(inputs, outputs, 3, 2 if number < 3 else 1, padding=1, bias=False)
             self.add_module(f"layer{number}", nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU()))
-        self.fc = nn.Linear(256, 1)
+        self.fc = nn.Linear(channels[-1], 1)
 
 
-@contextlib.contextmanager
-def small_trunk() -> Iterator[None]:
+def small_trunk(trunk: Callable[[], nn.Module] = FiveConvolutions) -> AbstractContextManager:
     """A region in which every encoder is built on five convolutions, whatever its arch is called."""
-    before = torchvision.models.get_model
-    torchvision.models.get_model = lambda *args, **options: FiveConvolutions()
-    try:
-        yield
-    finally:
-        torchvision.models.get_model = before
+    return mock.patch.object(torchvision.models, "get_model", lambda *args, **options: trunk())
 
 
 def trunk_model(arch: str, checkpoint: Path | None, seed: int = 0) -> nn.Module:

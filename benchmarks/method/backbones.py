@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pixpro.method.timm_models import MAPS, TIMM, import_timm
 from pixpro.method.trunks import Pyramid, check_arch, map_shapes, sketch
-from pixpro.training.pairing import normalises_cells
+from pixpro.training.optim import normalises_cells
 
 SIDES = (224, 64, 200)
 

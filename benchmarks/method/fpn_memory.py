@@ -7,7 +7,6 @@ images; "start" is the process before the model is built, "peak" the most it eve
 """
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,14 +14,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.measuring.memory import peak_gib
+from benchmarks.measuring.memory import in_new_process, peak_gib
 from pixpro.data.views import View
 from pixpro.method.model import PixPro
 from pixpro.training.optim import LARS, parameter_groups
 
 
-def one_step(arch: str, hidden_dim: int, size: int, batch: int, levels: str) -> None:
-    """Run a step and print the memory before it and at its peak."""
+def one_step(arch: str, hidden_dim: int, size: int, batch: int, levels: str) -> tuple[float, float]:
+    """GiB that this process holds before a step, and at its peak."""
     start = peak_gib()
     neck = {} if levels == "none" else {"neck": "fpn", "levels": [int(level) for level in levels.split(",")]}
     model = PixPro(arch, hidden_dim=hidden_dim, **neck).to(memory_format=torch.channels_last)
@@ -34,28 +33,24 @@ def one_step(arch: str, hidden_dim: int, size: int, batch: int, levels: str) -> 
     model(*views).backward()
     optimizer.step()
     model.update_momentum(0.99)
-    print(f"| {levels:10} | {batch:5} | {start:5.2f} | {peak_gib():5.2f} |", flush=True)
+    return start, peak_gib()
 
 
 def main() -> None:
-    """Run one child process per choice of levels."""
+    """Run one process per choice of levels."""
     parser = argparse.ArgumentParser(description="Peak memory of a step with a feature pyramid, on the CPU.")
     parser.add_argument("--levels", nargs="+", default=["none", "5", "4,5", "3,4,5", "2,3,4,5"], metavar="L,L")
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--hidden_dim", type=int, default=4096)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.child:
-        return one_step(args.arch, args.hidden_dim, args.size, args.batch, args.levels[0])
     print(f"{args.arch}, hidden {args.hidden_dim}, {args.size} px, torch {torch.__version__}\n")
     print("| levels     | batch | start | peak  |\n|---|---|---|---|", flush=True)
-    shared = ["--arch", args.arch, "--hidden_dim", args.hidden_dim, "--size", args.size, "--batch", args.batch]
     for levels in args.levels:
-        command = [sys.executable, __file__, "--child", "--levels", levels, *map(str, shared)]
-        if subprocess.run(command).returncode != 0:
-            print(f"| {levels:10} | {args.batch:5} | failed: out of memory? |", flush=True)
+        found = in_new_process(one_step, args.arch, args.hidden_dim, args.size, args.batch, levels)
+        told = f"{found[0]:5.2f} | {found[1]:5.2f}" if found else "failed: out of memory?"
+        print(f"| {levels:10} | {args.batch:5} | {told} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ the same with two images; times are medians in another process. The broadcast ve
 """
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +20,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.measuring.memory import FREED_AT_ONCE, held_gib, peak_gib
+from benchmarks.measuring.memory import FREED_AT_ONCE, added_peak, in_new_process
 from benchmarks.measuring.timing import describe_machine, elapsed
 from pixpro.method.geometry import positive_pairs
 from pixpro.method.losses import consistency_loss
@@ -60,59 +58,40 @@ def inputs(batch: int, size: int, dim: int, device: torch.device) -> Inputs:
     return PixelPropagation(dim).to(device), cells.requires_grad_(), keys, boxes, key_boxes
 
 
-def peak_of_pass(version: Callable[..., Tensor], given: Callable[[int], Inputs], batch: int) -> float:
-    """GiB that a forward and backward pass adds at its peak, inputs included; on the CPU in a new process only."""
-    device = given(2)[1].device
-    version(*given(2)).backward()  # what the libraries allocate once
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        start = torch.cuda.memory_allocated(device)
-        version(*given(batch)).backward()
-        return (torch.cuda.max_memory_allocated(device) - start) / 2**30
-    start = held_gib()
-    version(*given(batch)).backward()
-    return peak_gib() - start
+def one_pass(version: str, given: Inputs) -> None:
+    """Forward and backward."""
+    VERSIONS[version](*given).backward()
 
 
-def seconds_of_pass(version: Callable[..., Tensor], given: Callable[[int], Inputs], batch: int, repeats: int) -> float:
+def peak_of_pass(version: str, batch: int, size: int, dim: int, device: torch.device) -> float:
+    """GiB that a forward and backward pass adds at its peak, inputs included."""
+    one_pass(version, inputs(2, size, dim, device))  # what the libraries allocate once
+    return added_peak(lambda: one_pass(version, inputs(batch, size, dim, device)), device)
+
+
+def seconds_of_pass(version: str, batch: int, size: int, dim: int, device: torch.device, repeats: int) -> float:
     """Median seconds of a forward and backward pass, after one to warm up."""
-    inputs = given(batch)
-    device = inputs[1].device
-    return statistics.median([elapsed(lambda: version(*inputs).backward(), device) for _ in range(repeats + 1)][1:])
-
-
-def in_child(what: str, version: str, options: list[str]) -> float | None:
-    """A figure, measured by a new process; None when that fails."""
-    command = [sys.executable, __file__, "--measure", what, version, *options]
-    env = {**os.environ, **(FREED_AT_ONCE if what == "memory" else {})}
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
-    return float(done.stdout.split()[-1]) if done.returncode == 0 else None
+    given = inputs(batch, size, dim, device)
+    return statistics.median([elapsed(lambda: one_pass(version, given), device) for _ in range(repeats + 1)][1:])
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one child process per version; print the table."""
+    """Measure each version in new processes; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--size", type=int, default=7, help="cells a side (%(default)s)")
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)  # for the child processes
     args = parser.parse_args(argv)
     device = torch.device(args.device)
-    if args.measure:
-        what, version = args.measure
-        task = (VERSIONS[version], lambda batch: inputs(batch, args.size, args.dim, device), args.batch)
-        print(peak_of_pass(*task) if what == "memory" else seconds_of_pass(*task, args.repeats))
-        return 0
     print(f"{describe_machine(device)}; batch {args.batch}, {args.size} x {args.size} cells, {args.dim} channels\n")
     print("| version | peak GiB | ms | memory / ours | time / ours |\n|---|---|---|---|---|", flush=True)
     base: tuple[float, float] | None = None
-    settings = {name: getattr(args, name) for name in ("batch", "size", "dim", "device", "repeats")}
-    options = [f"--{name}={value}" for name, value in settings.items()]
+    sizes = args.batch, args.size, args.dim, device
     for version in VERSIONS:
-        gib = in_child("memory", version, options)
-        seconds = gib and in_child("seconds", version, options)
+        gib = in_new_process(peak_of_pass, version, *sizes, environment=FREED_AT_ONCE)
+        seconds = gib and in_new_process(seconds_of_pass, version, *sizes, args.repeats)
         if not seconds:
             print(f"| {version} | fails at this batch: out of memory? | | | |", flush=True)
             continue

@@ -5,10 +5,9 @@ python benchmarks/monitor/health.py --arch resnet50 --image_size 224 --batch_siz
 """
 
 import argparse
-import platform
 import sys
-import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -16,15 +15,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benchmarks.measuring.timing import by_turns, describe_machine, elapsed
+from benchmarks.steps.contenders import make_case
 from pixpro import PixPro
-from pixpro.data.views import View
 from pixpro.monitor.health import health, observe
 from pixpro.training import distributed
 from pixpro.training.optim import LARS, parameter_groups
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def main(argv: list[str] | None = None) -> None:
+    """Print the medians."""
     parser = argparse.ArgumentParser(description="Cost of the health numbers.")
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--hidden_dim", type=int, default=512)
@@ -33,48 +33,32 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--log_every", type=int, default=20, help="steps between reports (%(default)s, train.py's)")
     parser.add_argument("--repeats", type=int, default=7, help="pairs of steps, plain and reported in turn")
-    return parser
-
-
-def seconds(model: PixPro, optimizer: LARS, views: tuple[View, View], reported: bool) -> float:
-    """Time of one step, with all that a report adds to it."""
-    device = views[0].pixels.device
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    optimizer.zero_grad(set_to_none=True)
-    with observe(model) if reported else nullcontext() as seen:
-        loss = model(*views)
-        loss.backward()
-        optimizer.step()
-        model.update_momentum(0.99)
-    if reported:
-        distributed.mean_numbers({"loss": loss.detach(), **health(seen, model, optimizer)}, device)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Print the medians."""
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    model = PixPro(args.arch, hidden_dim=args.hidden_dim, dim=args.dim)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = PixPro(args.arch, hidden_dim=args.hidden_dim, dim=args.dim).to(device, memory_format=torch.channels_last)
     optimizer = LARS(parameter_groups(model, 1e-5), 0.01)
-    pixels = torch.randn(2, args.batch_size, 3, args.image_size, args.image_size, device=device)
-    box = torch.tensor([0.0, 0.0, 1.0, 1.0], device=device).expand(args.batch_size, 4)
-    views = tuple(View(each.to(memory_format=torch.channels_last), box) for each in pixels)
-    for reported in (False, True):
-        seconds(model, optimizer, views, reported)
-    pairs = [[seconds(model, optimizer, views, reported) for reported in (False, True)] for _ in range(args.repeats)]
-    plain = median(pair[0] for pair in pairs)
-    extra = median(pair[1] - pair[0] for pair in pairs)  # of neighbours in time, as machines change their speed
+    sizes = {"batch_size": args.batch_size, "image_size": args.image_size}
+    views = make_case(args.arch, **sizes, device=device, amp_dtype=None).views(torch.channels_last)
+
+    def step(reported: bool) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with observe(model) if reported else nullcontext() as seen:
+            loss = model(*views)
+            loss.backward()
+            optimizer.step()
+            model.update_momentum(0.99)
+        if reported:
+            distributed.mean_numbers({"loss": loss.detach(), **health(seen, model, optimizer)}, device)
+
+    tasks = {kind: partial(elapsed, partial(step, kind == "reported"), device) for kind in ("plain", "reported")}
+    seconds = by_turns(tasks, args.repeats)
+    plain = median(seconds["plain"])
+    # of neighbours in time, as machines change their speed
+    extra = median(r - p for p, r in zip(seconds["plain"], seconds["reported"], strict=True))
     share = extra / (args.log_every * plain)
     print(
-        f"{platform.processor() or platform.machine()}, {device.type}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} thread(s): {args.arch}, {args.batch_size} images of {args.image_size} px\n"
+        f"{describe_machine(device)}: {args.arch}, {args.batch_size} images of {args.image_size} px\n"
         f"step {1000 * plain:.1f} ms, a report adds {1000 * extra:.1f} ms; "
         f"every {args.log_every} steps that is {share:.2%} of the time"
     )

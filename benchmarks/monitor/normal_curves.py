@@ -8,18 +8,19 @@ Those that are finished are not repeated.
 """
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
-import torchvision
 from tabulate import tabulate
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import train
+from benchmarks.evidence.trunk import FiveConvolutions, small_trunk
 from pixpro.method import ppm
 from pixpro.monitor.compare import compare, read_rows
 
@@ -31,44 +32,17 @@ SETTINGS = [
 LR_BASE = {"pixcontrast": 16.0, "pixpro": 3.0}
 PANELS = ("loss", "target_rank", "target_std", "prediction_rank", "propagation_entropy", "grad_norm")
 SMALL = ["--image_size", "64", "--hidden_dim", "128", "--dim", "64"]
+SMALL_TRUNK = partial(FiveConvolutions, (16, 32, 64, 64, 64), nn.MaxPool2d)
 PIXPRO_SEEDS = 3
 PICTURE = Path(__file__).parents[2] / "docs" / "normal.png"
-
-
-class FiveConvolutions(nn.Module):
-    """What an encoder takes from a ResNet, at stride 16."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16)
-        self.relu, self.maxpool = nn.ReLU(), nn.MaxPool2d(2)
-        stages = [(16, 32, 2), (32, 64, 2), (64, 64, 1), (64, 64, 1)]
-        for number, (inputs, outputs, stride) in enumerate(stages, start=1):
-            conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-            self.add_module(f"layer{number}", nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU()))
-        self.fc = nn.Linear(64, 1)
-
-
-@contextlib.contextmanager
-def replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """A region in which an attribute has another value."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def make(folder: Path, arguments: list[str], *, small: bool, propagated: bool) -> None:
     """Run one training, unless it is there."""
     if (folder / "last.pth.tar").exists():
         return
-    with contextlib.ExitStack() as stack:
-        if small:
-            stack.enter_context(replaced(torchvision.models, "get_model", lambda *args, **kw: FiveConvolutions()))
-        if not propagated:
-            stack.enter_context(replaced(ppm.PixelPropagation, "forward", lambda self, features: features))
+    identity = mock.patch.object(ppm.PixelPropagation, "forward", lambda self, features: features)
+    with small_trunk(SMALL_TRUNK) if small else nullcontext(), nullcontext() if propagated else identity:
         code = train.main(["--demo", "--output_dir", str(folder), "--log_every", "2", *arguments])
     assert code == 0, f"{folder} ended with exit code {code}"
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.measuring.timing import by_turns
+from benchmarks.measuring.timing import by_turns, median_ratio
 from pixpro.images import open_images
 from pixpro.images.listing import RACY_NS
 
@@ -49,7 +49,7 @@ def private_megabytes() -> float:
 class Indexing(Dataset):
     """Looks names up, as a worker does before it reads; each item is the process's private memory."""
 
-    def __init__(self, names: object, count: int) -> None:
+    def __init__(self, names: Callable[[int], str], count: int) -> None:
         self.names, self.count = names, count
 
     def __len__(self) -> int:
@@ -61,18 +61,7 @@ class Indexing(Dataset):
         return [private_megabytes()]
 
 
-class Tuples:
-    """The usual list of (path, label): what the growth is compared with."""
-
-    def __init__(self, names: Iterator[str]) -> None:
-        self.samples = [(name, 0) for name in names]
-
-    def __call__(self, i: int) -> str:
-        path, label = self.samples[i]
-        return path
-
-
-def growth(names: object, count: int, start_method: str) -> float:
+def growth(names: Callable[[int], str], count: int, start_method: str) -> float:
     """MB that one of two workers gains while both together look every name up once."""
     order = torch.utils.data.BatchSampler(torch.randperm(count).tolist(), 10_000, drop_last=False)
     loader = DataLoader(
@@ -98,16 +87,15 @@ def starts(images: Path, caches: Path, before: Path, rounds: int) -> list[tuple[
     """(what, figure) rows of ours beside another checkout of this project, by turns."""
     checkouts = {"ours": OURS, "before": before}
     rows = []
+
+    def turn(name: str, what: str) -> float:
+        # The cache of later starts is filled in the round that warms up.
+        cache = caches / (f"{name} {time.monotonic()}" if what == "first start" else name)
+        return start(checkouts[name], images, cache)
+
     for what in ("first start", "later starts"):
-
-        def turn(name: str, again: bool = what != "first start") -> float:
-            cache = caches / (name if again else f"{name} {time.monotonic()}")
-            if again and not cache.exists():
-                start(checkouts[name], images, cache)
-            return start(checkouts[name], images, cache)
-
-        seconds = by_turns({name: partial(turn, name) for name in checkouts}, rounds)
-        ratio = statistics.median(a / b for a, b in zip(seconds["ours"], seconds["before"], strict=True))
+        seconds = by_turns({name: partial(turn, name, what) for name in checkouts}, rounds)
+        ratio = median_ratio(seconds["ours"], seconds["before"])
         medians = ", ".join(f"{name} {statistics.median(spent):.2f} s" for name, spent in seconds.items())
         rows.append((f"{what}: ours / before", f"{ratio:.2f} ({medians})"))
     return rows
@@ -129,6 +117,7 @@ def measure(count: int, before: Path | None = None, rounds: int = 3) -> list[tup
         rows += starts(root, Path(folder, "caches"), before, rounds) if before else []
         for method in ("fork", "forkserver"):
             rows.append((f"growth per worker, {method}", f"{growth(source.name, count, method):.1f} MB"))
-        tuples = Tuples(source.name(i) for i in range(count))
-        rows.append(("growth per worker, fork, list of tuples", f"{growth(tuples, count, 'fork'):.1f} MB"))
+        tuples = [(source.name(i), 0) for i in range(count)]  # the usual list of paths and labels
+        megabytes = growth(lambda i: tuples[i][0], count, "fork")
+        rows.append(("growth per worker, fork, list of tuples", f"{megabytes:.1f} MB"))
     return rows

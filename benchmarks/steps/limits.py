@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from tabulate import tabulate
@@ -26,28 +27,28 @@ def largest_batch(seconds_of: Callable[[int], float]) -> tuple[int, float] | Non
     return found
 
 
-def largest_batches(names: list[str], case_of: Callable[[int], Case], rounds: int) -> str:
-    """A table of each contender's largest batch, alone on the device, and its images/s there."""
+def largest_batches(names: list[str], case_of: Callable[..., Case], rounds: int) -> str:
+    """A table of each contender's largest batch, alone on the device, and its images/s there.
+
+    case_of: makes the case of a `batch_size`.
+    """
     rows = []
 
     def seconds_of(name: str, batch: int) -> float:
         torch.cuda.empty_cache()
-        case = case_of(batch)
+        case = case_of(batch_size=batch)
         contestant = CONTENDERS[name].build(case)
         timed_step(contestant, case.device)
         return statistics.median(timed_step(contestant, case.device) for _ in range(rounds))
 
     for name in names:
-        found: list[tuple[int, float] | None] = []
         contender = CONTENDERS[name]
-        reason = attempt(
-            contender, lambda name=name, found=found: found.append(largest_batch(lambda b: seconds_of(name, b)))
-        )
-        if reason or found[0] is None:
-            rows.append([contender.title, reason or f"{FIRST} is out of memory"])
-        else:
-            batch, seconds = found[0]
+        found, reason = attempt(contender, partial(largest_batch, partial(seconds_of, name)))
+        if found:
+            batch, seconds = found
             rows.append([contender.title, batch, f"{batch / seconds:.1f}"])
+        else:
+            rows.append([contender.title, reason or f"{FIRST} is out of memory"])
     return tabulate(rows, ["step", "largest batch (power of two)", "images/s"], "github", disable_numparse=True)
 
 

@@ -102,15 +102,8 @@ def main(argv: list[str] | None = None) -> int:
     device = torch.device(args.device)
     if device.type == "cpu":
         keep_freed_memory()  # as train.py does
-    case = make_case(
-        args.arch,
-        batch_size=args.batch_size,
-        image_size=args.image_size,
-        device=device,
-        amp_dtype=amp_dtype(args.amp, device),
-        hidden_dim=args.hidden_dim,
-        dim=args.dim,
-    )
+    sizes = {name: getattr(args, name) for name in ("batch_size", "image_size", "hidden_dim", "dim")}
+    case = make_case(args.arch, **sizes, device=device, amp_dtype=amp_dtype(args.amp, device))
     print(f"{describe_machine(device)}; {args.arch}, batch {args.batch_size}, {args.image_size} px\n")
     print(table(case, args.rounds))
     return 0

@@ -1,4 +1,4 @@
-"""Contenders -> rows: those that can run here take turns, of the others the reason is told."""
+"""Contenders -> rows: times, by turns, and peak memory of those that can run here, of the others the reason."""
 
 import statistics
 from collections.abc import Iterable
@@ -7,9 +7,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from benchmarks.measuring.memory import FREED_AT_ONCE, added_peak, in_new_process
 from benchmarks.measuring.timing import by_turns, median_ratio
-from benchmarks.steps.contenders import CONTENDERS, Case
-from benchmarks.steps.turns import Apart, Here, contestants
+from benchmarks.steps.contenders import CONTENDERS, Case, make_case
+from benchmarks.steps.turns import Apart, Here, attempt, contestants
+from pixpro.training.machine import keep_freed_memory
 
 Row = dict[str, str | float | None]
 BASES = ("ours", "floor", "floor_encoder")
@@ -52,6 +54,41 @@ def row_of(name: str, case: Case, seconds: dict[str, list[float]], reason: str) 
     for base in BASES:
         row[f"time / {base}"] = median_ratio(own, seconds[base]) if base in seconds else None
     return row
+
+
+def with_peaks(rows: list[Row], case: Case) -> list[Row]:
+    """The rows with the peak memory of each contender that ran, alone: on a CPU in a new process."""
+    for row in rows:
+        name = row["name"]
+        if row["reason"] or name == "before":
+            continue
+        if case.device.type == "cuda":
+            row["peak GiB"], _ = attempt(CONTENDERS[name], partial(peak_of_steps, name, case))
+        else:
+            row["peak GiB"] = in_new_process(peak_of_new, name, case.settings(), environment=FREED_AT_ONCE)
+    return rows
+
+
+def peak_of_new(name: str, settings: dict) -> float:
+    """`peak_of_steps` of a case that this process makes."""
+    return peak_of_steps(name, make_case(**settings))
+
+
+def peak_of_steps(name: str, case: Case) -> float:
+    """GiB that building the contender and two of its steps add to what this process holds.
+
+    Two, as the optimizer's own memory appears at the end of the first.
+    """
+    contender = CONTENDERS[name]
+    if case.device.type == "cpu" and contender.keeps_memory:
+        keep_freed_memory()
+
+    def build_and_run() -> None:
+        contestant = contender.build(case)
+        for _ in range(2):
+            contestant.run()
+
+    return added_peak(build_and_run, case.device)
 
 
 def table(rows: list[Row]) -> str:

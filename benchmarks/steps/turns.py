@@ -3,10 +3,10 @@
 import ctypes
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import multiprocessing
@@ -17,6 +17,8 @@ from benchmarks.steps.contenders import CONTENDERS, Case, Contender, Contestant
 from benchmarks.steps.earlier import Earlier
 from pixpro.training.machine import keep_freed_memory
 
+Result = TypeVar("Result")
+
 
 class Turn(NamedTuple):
     """What came of a turn: the seconds of a step, or why there was none."""
@@ -25,20 +27,19 @@ class Turn(NamedTuple):
     reason: str
 
 
-def attempt(contender: Contender, action: Callable[[], object]) -> str:
-    """Do it; why it cannot be done here, or nothing."""
+def attempt(contender: Contender, action: Callable[[], Result]) -> tuple[Result | None, str]:
+    """What the action gives; None, and why, where it cannot be done here."""
     try:
-        action()
+        return action(), ""
     except ImportError as error:
         if not contender.pip:
             raise
-        return f"not installed ({error}): {contender.pip}"
+        return None, f"not installed ({error}): {contender.pip}"
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
-        return "out of memory"
+        return None, "out of memory"
     except TorchDynamoException as error:
-        return f"does not compile: {error}"
-    return ""
+        return None, f"does not compile: {error}"
 
 
 def timed_step(contestant: Contestant, device: torch.device) -> float:
@@ -54,20 +55,18 @@ class Here:
     def __init__(self, name: str, case: Case) -> None:
         self.contender, self.device = CONTENDERS[name], case.device
         torch.manual_seed(0)
-        self.built: list[Contestant] = []
-        self.reason = attempt(self.contender, lambda: self.built.append(self.contender.build(case)))
+        self.built, self.reason = attempt(self.contender, lambda: self.contender.build(case))
 
     def turn(self) -> Turn:
         """Time one step; a contender that fails is given up."""
-        spent: list[float] = []
-        reason = attempt(self.contender, lambda: spent.append(timed_step(self.built[0], self.device)))
+        seconds, reason = attempt(self.contender, lambda: timed_step(self.built, self.device))
         if reason:
-            self.built.clear()
-        return Turn(spent[0] if spent else float("nan"), reason)
+            self.close()
+        return Turn(float("nan") if reason else seconds, reason)
 
     def close(self) -> None:
         """Free what it holds."""
-        self.built.clear()
+        self.built = None
 
 
 class Apart:
@@ -112,14 +111,10 @@ def _serve(name: str, case: Case, connection: Connection) -> None:
             return
         warming = here.turn()
         told = warming if warming.reason else here.turn()
-        _release()  # what is kept from step to step, as all contenders' together would not fit
+        # Give back what is kept from step to step, where the C library can: all contenders' together would not fit.
+        with suppress(AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
         connection.send(told)
-
-
-def _release() -> None:
-    """Give all freed memory back to the system, where the C library can."""
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager
@@ -127,13 +122,8 @@ def contestants(
     names: list[str], case: Case, kind: type[Here] | type[Apart], before: Path | None = None
 ) -> Iterator[dict[str, Here | Apart | Earlier]]:
     """The contenders, each built, and "before", ours of an earlier checkout; they are given up at the end."""
-    built: dict[str, Here | Apart | Earlier] = {}
-    try:
-        for name in names:
-            built[name] = kind(name, case)
+    with ExitStack() as stack:
+        built = {name: stack.enter_context(closing(kind(name, case))) for name in names}
         if before:
-            built["before"] = Earlier(before, case.settings())
+            built["before"] = stack.enter_context(closing(Earlier(before, case.settings())))
         yield built
-    finally:
-        for each in built.values():
-            each.close()

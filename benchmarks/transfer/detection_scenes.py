@@ -10,7 +10,6 @@ import argparse
 import json
 import platform
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,9 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from tabulate import tabulate
 
+from benchmarks.evidence.scoring import detected
+from downstream.probes.score_table import cell
 from pixpro.scenes import sample_scenes
 
-ROOT = Path(__file__).resolve().parents[2]
 METRICS = ("AP", "AP50", "AP75")
 # 300 iterations of 2 images: the published schedule for this batch is 192,000
 SETTINGS = (
@@ -53,26 +53,17 @@ def main() -> None:
 def result(args: argparse.Namespace, scenes: Path, name: str, checkpoint: str, seed: int) -> dict:
     """Scores, seconds and memory of one run, made unless it is there."""
     folder = args.output_dir / f"{name}_seed{seed}"
-    if not (folder / "results.json").exists():
-        given = ["--data", scenes, "--weights", checkpoint, "--seed", seed, "--scale", args.scale]
-        command = [sys.executable, ROOT / "downstream" / "detect.py", *given, *SETTINGS.split(), "--output-dir", folder]
-        subprocess.run([str(word) for word in command] + ["--resume", "auto"], check=True)
-    results = json.loads((folder / "results.json").read_text())
-    return {metric: results["scores"][metric] for metric in METRICS} | {
-        "seconds": results["seconds"],
-        "memory_gib": results["memory_gib"],
-    }
+    given = ("--data", scenes, "--weights", checkpoint, "--seed", seed, "--scale", args.scale)
+    results = detected(folder, *given, *SETTINGS.split())
+    facts = {name: results[name] for name in ("seconds", "memory_gib")}
+    return {metric: results["scores"][metric] for metric in METRICS} | facts
 
 
 def cells_of(name: str, runs: list[dict]) -> list[str]:
-    """A row of the table: mean and standard deviation over the seeds."""
-    cells = [name]
-    for metric in METRICS:
-        values = [run[metric] for run in runs]
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        cells.append(f"{statistics.mean(values):.1f}{spread}")
+    """A row of the table: mean and standard deviation over the seeds, in per cent."""
+    cells = [cell([run[metric] / 100 for run in runs]) for metric in METRICS]
     seconds, memory = statistics.mean(run["seconds"] for run in runs), max(run["memory_gib"] for run in runs)
-    return [*cells, f"{seconds / 60:.1f} min", f"{memory:.1f} GiB"]
+    return [name, *cells, f"{seconds / 60:.1f} min", f"{memory:.1f} GiB"]
 
 
 def table(rows: dict[str, list[dict]]) -> str:

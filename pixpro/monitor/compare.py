@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from pixpro.errors import UserError
-from pixpro.visualize.chart import Panel, Points, draw_chart
+from pixpro.visualize.figure import Panel, Points, draw_chart
 
 # name in metrics.jsonl -> title of its panel
 TITLES = {
@@ -82,8 +82,8 @@ def compare(paths: Sequence[Path], metrics: Sequence[str], labels: Sequence[str]
     return draw_chart(panels, labels or run_names(paths))
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def main(argv: list[str] | None = None) -> int:
+    """Exit code of the command: 2 for wrong input."""
     parser = argparse.ArgumentParser(prog="python -m pixpro compare", description="Curves of several runs as a PNG.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run, or a metrics.jsonl")
     parser.add_argument("--out", type=Path, default=Path("curves.png"), help="picture to write (%(default)s)")
@@ -91,12 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metrics", nargs="+", choices=TITLES, default=DEFAULT, metavar="NAME", help=f"of {', '.join(TITLES)}"
     )
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Exit code of the command: 2 for wrong input."""
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     try:
         if args.labels and len(args.labels) != len(args.runs):
             raise UserError(f"--labels: {len(args.labels)} given for {len(args.runs)} runs; give one for each")

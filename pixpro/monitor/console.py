@@ -97,10 +97,8 @@ class Console:
         self.pace.note(number)
         if not self.live:
             return
-        columns, text = (
-            max(1, shutil.get_terminal_size().columns - 1),
-            f"{self.place(number)}  {self.time_left(number)}",
-        )
+        columns = max(1, shutil.get_terminal_size().columns - 1)
+        text = f"{self.place(number)}  {self.time_left(number)}"
         if self.bar is None:
             self.bar = Bar(
                 desc=text,

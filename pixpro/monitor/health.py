@@ -26,9 +26,10 @@ class Observation:
 
     def __init__(self) -> None:
         self.views: tuple[View, View] | None = None
-        self.projections: list[Tensor] = []  # of the encoder, (B, C, H, W)
+        self.projections: list[Tensor] = []  # of both views, (B, C, H, W) each
+        self.predictions: list[Tensor] = []  # what the online branch made of them
         self.targets: list[Tensor] = []  # of the momentum encoder
-        self.propagations: list[tuple[Tensor, Tensor]] = []  # what the propagation module was given and made
+        self.propagated = False  # whether predictions are other maps than projections
 
     def note(self, passed: Passed) -> None:
         """Keep the first forward pass that the model hands out."""
@@ -36,9 +37,9 @@ class Observation:
             return
         self.views = passed.views
         self.projections = [maps[-1].detach() for maps in passed.online]
+        self.predictions = [maps[-1].detach() for maps in passed.predictions]
         self.targets = [maps[-1].detach() for maps in passed.targets]
-        pairs = [(given[-1], made[-1]) for given, made in zip(passed.online, passed.predictions, strict=True)]
-        self.propagations = [(given.detach(), made.detach()) for given, made in pairs if made is not given]
+        self.propagated = passed.predictions[0][-1] is not passed.online[0][-1]
 
 
 @contextmanager
@@ -62,14 +63,11 @@ def health(seen: Observation, model: DensePretraining, optimizer: torch.optim.Op
     The gradients and the optimizer must be as the step left them.
     """
     assert seen.views is not None, "no step ran inside observe()"
-    target, prediction = torch.cat(seen.targets[:2]), torch.cat(seen.projections[:2])
+    target, prediction = torch.cat(seen.targets), torch.cat(seen.predictions)
     with full_precision(target.device):
         numbers = pair_numbers(seen.views[0].box, seen.views[1].box, target.shape[2:], model.threshold)
-        # With a pyramid the module works on every level.
-        coarsest = [call for call in seen.propagations if call[1].shape == seen.targets[0].shape][:2]
-        if coarsest:
-            prediction = torch.cat([propagated for _, propagated in coarsest])
-            weights = cast(PixPro, model).propagation.similarity(coarsest[0][0][:IMAGES])
+        if seen.propagated:
+            weights = cast(PixPro, model).propagation.similarity(seen.projections[0][:IMAGES])
             numbers["propagation_entropy"] = evenness(weights)
         numbers |= spread("prediction", prediction) | spread("target", target) | within_images(target)
         return numbers | step_numbers(model, optimizer)

@@ -52,7 +52,6 @@ def matching_scores(
     pairs: tuple[View, View],
     *,
     batch_size: int = 32,
-    threshold: float = 0.7,
 ) -> dict[str, MatchingScore]:
     """A score for each named map that `encode` gives for a batch of views (B, 3, S, S) -> {name: (B, C, H, W)}."""
     sums: dict[str, list[Tensor]] = {}
@@ -65,7 +64,7 @@ def matching_scores(
         maps1, maps2 = encode(view1.pixels[part]), encode(view2.pixels[part])
         for name, features in maps1.items():
             boxes1, boxes2 = view1.box[part].to(features.device), view2.box[part].to(features.device)
-            right, chance, counts = matched_cells(features, maps2[name], boxes1, boxes2, threshold)
+            right, chance, counts = matched_cells(features, maps2[name], boxes1, boxes2)
             cells = counts.sum(dim=1)
             means = [(values * counts).sum(dim=1) / cells.clamp(min=1) for values in (right, chance)]
             sums.setdefault(name, []).append(torch.stack([*means, (cells > 0).float(), cells.float()]).cpu())
@@ -77,9 +76,7 @@ def matching_scores(
     return scores
 
 
-def encoder_matching(
-    encoder: Encoder, pairs: tuple[View, View], *, batch_size: int = 32, threshold: float = 0.7
-) -> dict[str, MatchingScore]:
+def encoder_matching(encoder: Encoder, pairs: tuple[View, View]) -> dict[str, MatchingScore]:
     """Scores of an encoder's "trunk" (what is transferred) and "projector" (what the loss sees), on its coarsest level.
 
     Runs on the encoder's device, in float32, with `batch_statistics`; leaves modes, buffers and generators
@@ -92,4 +89,4 @@ def encoder_matching(
         return {"trunk": features[encoder.dense], "projector": encoder.project(features)[-1]}
 
     with batch_statistics(encoder), torch.autocast(device.type, enabled=False):
-        return matching_scores(encode, pairs, batch_size=batch_size, threshold=threshold)
+        return matching_scores(encode, pairs)

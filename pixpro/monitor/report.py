@@ -13,8 +13,8 @@ from pixpro.checkpoints.checkpoint import newest_first, reason
 from pixpro.errors import UserError, printable
 from pixpro.images import open_images, sample_images
 from pixpro.monitor.compare import DEFAULT, TITLES, curve, read_rows
-from pixpro.visualize.chart import Panel, draw_chart
 from pixpro.visualize.ends import both_ends, end_pictures
+from pixpro.visualize.figure import Panel, draw_chart
 from pixpro.visualize.page import Picture, Section, Table, page
 
 NAME = "report.html"
@@ -31,13 +31,14 @@ def write_report(folder: Path, out: Path | None = None, images: Sequence[str] = 
     images: folders or archives to draw, in place of the run's own.
     """
     rows, settings = read_rows(folder), read_settings(folder)
+    values = [(name, told(value)) for name, value in settings.items()]
     sections = [
         health_section(rows),
         scores_section(rows),
         curves_section(rows),
         ends_section(folder, settings, images),
         next_section(folder, rows),
-        settings_section(settings),
+        Section("Settings", table=Table(("setting", "value"), values), folded=True),
     ]
     out = out or folder / NAME
     title = f"{folder.resolve().name}: report of a run"
@@ -178,12 +179,6 @@ def next_section(folder: Path, rows: Sequence[Row]) -> Section:
         f"python -m pixpro compare {folder} OTHER_RUN",
     ]
     return Section("What to do next", [advice], code=commands)
-
-
-def settings_section(settings: dict[str, Any]) -> Section:
-    """All settings, for those who ask."""
-    rows = [(name, told(value)) for name, value in settings.items()]
-    return Section("Settings", table=Table(("setting", "value"), rows), folded=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,10 +21,13 @@ LONG_WAIT = 0.25  # share of the time
 
 
 class Finding(NamedTuple):
-    """Something that looks wrong."""
+    """Something that looks wrong: its kind, a colon, what was seen, and what to try."""
 
-    kind: str
     text: str
+
+    @property
+    def kind(self) -> str:
+        return self.text.partition(":")[0]
 
 
 def verdicts(rows: Sequence[Row], *, peak_lr: float, total_steps: int) -> list[Finding]:
@@ -68,7 +71,6 @@ def not_finite(rows: Sequence[Row]) -> Finding | None:
     if bad < 2:
         return None
     return Finding(
-        "diverging",
         "diverging: the loss or the features are not finite; go back to an earlier checkpoint and try a lower "
         "--lr_base, a longer --warmup_epochs, or --amp bf16 or off in place of fp16",
     )
@@ -82,7 +84,6 @@ def collapse(rows: Sequence[Row]) -> Finding | None:
     agreement = values(rows, "agreement")
     loss = f"agreement {agreement[-1]:.2f} means nothing" if agreement else "the loss means nothing"
     return Finding(
-        "collapse",
         f"collapse: all cells look alike to the momentum encoder (effective rank {rank:.2f} of the targets; "
         f"healthy runs keep it above {COLLAPSED_RANK:g}), so that {loss}. Start again with a lower "
         "--lr_base, a longer --warmup_epochs, or --momentum_base 0.99 or more, and check that the images differ",
@@ -97,7 +98,6 @@ def collapse_within(rows: Sequence[Row]) -> Finding | None:
     images = values(rows, "target_rank")
     apart = f", while images differ (rank {images[-1]:.1f} of all)" if images else ""
     return Finding(
-        "collapse within images",
         f"collapse within images: all cells of an image look alike to the momentum encoder (effective rank "
         f"{rank:.2f} within images; healthy runs keep it above {ALIKE_WITHIN:g}){apart}: nothing dense is "
         "learned. Start again with cells that see less than the whole crop (a larger --image_size, or --neck stage "
@@ -111,7 +111,6 @@ def no_overlap(rows: Sequence[Row]) -> Finding | None:
     if not shares or fmean(shares) <= MANY_APART:
         return None
     return Finding(
-        "no overlap",
         f"no overlap: {fmean(shares):.0%} of the crop pairs share no place, and such images teach nothing; raise "
         "--crop_min or --threshold; python -m pixpro check tells the share that a data set gives",
     )
@@ -125,7 +124,6 @@ def step_size(rows: Sequence[Row], peak_lr: float, total_steps: int) -> Finding 
     peak = median(ratios) * peak_lr
     if peak > LARGE_STEP:
         return Finding(
-            "learning rate",
             f"learning rate: at its peak of {peak_lr:.4g} each step changes a layer by {peak:.0%} of itself, which "
             f"erases what was learned (usual: 0.1 to 1 %); divide --lr_base by {peak / 0.004:.0f}",
         )
@@ -133,7 +131,6 @@ def step_size(rows: Sequence[Row], peak_lr: float, total_steps: int) -> Finding 
     path = peak * total_steps * 5
     if path < SMALL_PATH:
         return Finding(
-            "learning rate",
             f"learning rate: with a peak of {peak_lr:.4g} the {total_steps} steps change a layer by {path:.2%} of "
             "itself at most: little will be learned; raise --lr_base or train for more --epochs",
         )
@@ -146,7 +143,6 @@ def data_wait(rows: Sequence[Row]) -> Finding | None:
     if not waits or fmean(waits) <= LONG_WAIT:
         return None
     return Finding(
-        "data wait",
         f"data wait: {fmean(waits):.0%} of the time goes into waiting for images; use more --workers, a faster disk "
         "or smaller files (resized to twice --image_size nothing is lost)",
     )

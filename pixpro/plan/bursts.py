@@ -1,15 +1,15 @@
 """Measured steps with growing micro-batches -> what the machine can do, as far as memory and patience go."""
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from pixpro.data import Loader
 from pixpro.errors import UserError
 from pixpro.monitor.usage import Speed, memory_limit, peak_memory
 from pixpro.training import distributed
+from pixpro.training.compiling import try_passes
 from pixpro.training.engine import Trainer
 from pixpro.training.nonfinite import Buffers
 from pixpro.training.sync_batchnorm import alone
@@ -90,28 +90,23 @@ def fits_everywhere(trainer: Trainer, images: int, loader: Loader) -> bool:
     """
     if trainer.device.type != "cuda":
         return True
-    full = torch.zeros((), device=trainer.device)
+    fits = True
     try:
-        try_passes(trainer, images, next(iter(loader)).view1.pixels.shape[-1])
+        try_alone(trainer, images, next(iter(loader)).view1.pixels.shape[-1])
     except torch.OutOfMemoryError:
-        full += 1
+        fits = False
     trainer.core.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()
-    return distributed.mean_over_processes(full).item() == 0
+    return distributed.all_agree(fits, trainer.device)
 
 
-def try_passes(trainer: Trainer, images: int, side: int) -> None:
+def try_alone(trainer: Trainer, images: int, side: int) -> None:
     """The passes of a step through the networks on blank images, without a word to other processes."""
-    core, blank = trainer.core, torch.zeros(images, 3, side, side, device=trainer.device)
-    pixels = blank.to(memory_format=torch.channels_last)
-    buffers = Buffers(core.buffers())
+    buffers = Buffers(trainer.core.buffers())
     buffers.remember()
     try:
-        with alone(core), torch.autocast(blank.device.type, trainer.amp_dtype, enabled=trainer.amp_dtype is not None):
-            online = core.embed(core.encoder, pixels, pixels)
-            with torch.no_grad():
-                core.embed(core.momentum_encoder, pixels, pixels)
-        cast(Tensor, sum(level.float().sum() for each in online for level in each.maps)).backward()  # there are levels
+        with alone(trainer.core):
+            try_passes(trainer.core, images, side, trainer.amp_dtype)
     finally:
         buffers.restore()
 

@@ -1,19 +1,73 @@
-"""What was measured, and the sizes of a few images -> what a run would take and what suits the machine, in rows."""
+"""The plan: a few measured steps of a run on this machine -> what it would take and which settings suit, in rows."""
 
 from collections.abc import Callable
 
 import torch
+from tabulate import tabulate
 
+from pixpro.data import Loader
 from pixpro.data.views import Distance
 from pixpro.errors import UserError
 from pixpro.images import Images, sample_images
 from pixpro.monitor.console import duration
-from pixpro.monitor.usage import GB
-from pixpro.plan.bursts import Bursts
+from pixpro.monitor.usage import GB, memory_limit
+from pixpro.plan.bursts import Bursts, explore
 from pixpro.plan.check import expected_pairs
+from pixpro.training.engine import Trainer
+from pixpro.training.processes import Process
 
 FEW_STEPS = 2000  # after 1,000 PixPro's cells had begun to part again at the small scale that was measured
 SAMPLED = 256  # images whose sizes stand for all
+
+
+def make_plan(
+    method: str,
+    trainer: Trainer,
+    loader: Loader,
+    loader_of: Callable[[int], Loader],
+    process: Process,
+    *,
+    epochs: int,
+    peak_lr: Callable[[int, str], float],
+    lr_rule: str,
+    recipe: str,
+    image_size: int,
+    distance: Distance,
+    threshold: float,
+    crop_min: float,
+) -> str:
+    """What a run of `epochs` with the loader would take, as text; all processes call it. The trainer's weights move.
+
+    method: its name, for the first line. loader_of: a loader for micro-batches of so many images over all processes.
+    peak_lr: learning rate for a batch and a rule. recipe: published or small.
+    """
+    batch_size, world_size, device = loader.order.batch_size, process.world_size, process.device
+    if process.is_main:
+        print(f"{method}, {world_size} process(es) on {device.type}: measuring a few steps ...", flush=True)
+    found = explore(
+        trainer,
+        lambda images: loader_of(images * world_size),
+        share=batch_size // world_size,
+        processes_per_memory=1 if device.type == "cuda" else process.local_world_size,
+        world_size=world_size,
+    )
+    sizes = ", ".join(str(burst.images) for burst in found.bursts)
+    rows = plan_rows(
+        found,
+        images=len(loader.source),
+        epochs=epochs,
+        batch_size=batch_size,
+        world_size=world_size,
+        workers=loader.workers,
+        limit=memory_limit(device),
+        peak_lr=peak_lr,
+        lr_rule=lr_rule,
+        recipe=recipe,
+    )
+    cells = trainer.core.encoder.map_side(image_size)
+    pairs = pairs_line(loader.source, distance=distance, cells=cells, threshold=threshold, crop_min=crop_min)
+    rows = [("measured", f"micro-batches of {sizes} images per process"), *rows, ("positives", pairs)]
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
 def accumulation_for(share: int, largest: int) -> int:

@@ -1,12 +1,7 @@
 """What the main process does beside training: numbers, checkpoints, measurements."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from pixpro.checkpoints.saver import Interval, Saver
 from pixpro.data.views import View
@@ -14,7 +9,7 @@ from pixpro.errors import NotSaved
 from pixpro.monitor.console import Console
 from pixpro.monitor.matching import MatchingScore, encoder_matching
 from pixpro.monitor.metrics import Metrics
-from pixpro.monitor.semantics import MaskedImages, SemanticScore, encoder_semantics
+from pixpro.monitor.semantics import MaskedImages, encoder_semantics
 from pixpro.monitor.verdict import Diagnosis
 from pixpro.run.narration import NOTHING, Learned, conclude
 from pixpro.training.engine import Step, Trainer
@@ -24,29 +19,48 @@ PATIENCE = 20.0  # seconds for the last save before an early end: schedulers giv
 PATIENCE_AT_THE_END = 600.0  # a finished training is worth waiting for someone who frees disk space
 
 
-@dataclass
 class Record:
-    """The outputs of a run.
+    """The outputs of a trainer's run of last_step steps into a folder, from its present step on.
 
-    state: makes what a checkpoint holds. measure: dense matching on held-out images, if there are any. draw: a picture
-    of a few pairs as the network sees them, if there are any. name_cells: how well
-    a classifier names cells, if there are masks. agreement: whether the loss is PixPro's alone, whose
+    pairs: what the network is looked at with, at the beginning, every eval_every epochs and at the end. measured:
+    whether it never trains on them, so that dense matching is measured, not only drawn. masks: images to fit a
+    classifier of cells on and to judge it on, at both ends. constant: what checkpoints hold beside the trainer's state.
+    from_last: whether that state is of the folder's last.pth.tar. agreement: whether the loss is PixPro's alone, whose
     scale people know. Others as in Config.
     """
 
-    metrics: Metrics
-    console: Console
-    diagnosis: Diagnosis
-    saver: Saver
-    state: Callable[[], dict[str, Any]]
-    measure: Callable[[], MatchingScore] | None
-    draw: Callable[[], Tensor] | None
-    name_cells: Callable[[], SemanticScore] | None
-    agreement: bool
-    epochs: int
-    eval_every: int
-    keep_every: int
-    untrained: Learned = NOTHING  # before the first step, if this is the run that made it
+    def __init__(
+        self,
+        folder: Path,
+        trainer: Trainer,
+        last_step: int,
+        pairs: tuple[View, View] | None,
+        masks: tuple[MaskedImages, MaskedImages] | None,
+        *,
+        measured: bool,
+        constant: dict[str, Any],
+        from_last: bool,
+        agreement: bool,
+        epochs: int,
+        save_every: Interval,
+        keep: int,
+        keep_every: int,
+        eval_every: int,
+        threshold: float,
+    ) -> None:
+        self.trainer, self.constant = trainer, constant
+        self.metrics = Metrics(folder, trainer.good_step, last_step)
+        self.console = Console(trainer.good_step, last_step, last_step // epochs)
+        self.diagnosis = Diagnosis(peak_lr=trainer.optimizer.defaults["lr"], total_steps=last_step)
+        self.saver = Saver(folder, every=save_every, keep=keep, last_is_good=from_last)
+        self.pairs, self.measured, self.threshold, self.masks = pairs, measured, threshold, masks
+        self.agreement, self.epochs, self.eval_every, self.keep_every = agreement, epochs, eval_every, keep_every
+        self.untrained = NOTHING  # before the first step, if this is the run that made it
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        epoch = self.trainer.good_step * self.epochs // self.metrics.total_steps
+        return {**self.trainer.state(), "epoch": epoch, **self.constant}
 
     def begin(self) -> None:
         """Look at the network before its first step; nothing is done when a run goes on."""
@@ -58,16 +72,20 @@ class Record:
 
     def show(self, step: int) -> None:
         """Put a picture of a few pairs on TensorBoard, if there are any."""
-        if self.draw:
-            self.metrics.picture(step, "pairs", self.draw())
+        if self.pairs:
+            picture = pairs_picture(self.trainer.core.encoder, self.pairs, self.threshold)
+            self.metrics.picture(step, "pairs", picture)
 
     def score(self) -> MatchingScore | None:
         """Dense matching with the present weights, if there are held-out images."""
-        return self.measure() if self.measure else None
+        if not (self.pairs and self.measured):
+            return None
+        return encoder_matching(self.trainer.core.encoder, self.pairs)["trunk"]
 
     def learned(self) -> Learned:
         """What is told of a network at both ends of a run."""
-        return Learned(self.score(), self.name_cells() if self.name_cells else None)
+        named = encoder_semantics(self.trainer.core.encoder, *self.masks) if self.masks else None
+        return Learned(self.score(), named)
 
     def report(self, step: Step, numbers: dict[str, float]) -> None:
         """Write a step's numbers, print the line of them, and say what looks wrong lately."""
@@ -128,45 +146,3 @@ class Record:
     def numbered(epochs_done: int) -> str:
         """Name of the checkpoint that is kept of an epoch, counted from 1."""
         return f"{epochs_done:04d}.pth.tar"
-
-
-def make_record(
-    folder: Path,
-    trainer: Trainer,
-    last_step: int,
-    pairs: tuple[View, View] | None,
-    masks: tuple[MaskedImages, MaskedImages] | None,
-    *,
-    measured: bool,
-    constant: dict[str, Any],
-    from_last: bool,
-    agreement: bool,
-    epochs: int,
-    save_every: Interval,
-    keep: int,
-    keep_every: int,
-    eval_every: int,
-    threshold: float,
-) -> Record:
-    """The record of a trainer's run of last_step steps into a folder, from its present step on.
-
-    pairs: what the network is looked at with, at the beginning, every eval_every epochs and at the end. measured:
-    whether it never trains on them, so that dense matching is measured, not only drawn. masks: images to fit a
-    classifier of cells on and to judge it on, at both ends. constant: what checkpoints hold beside the trainer's state.
-    from_last: whether that state is of the folder's last.pth.tar.
-    """
-    first_step, encoder = trainer.good_step, trainer.core.encoder
-    return Record(
-        metrics=Metrics(folder, first_step, last_step),
-        console=Console(first_step, last_step, last_step // epochs),
-        diagnosis=Diagnosis(peak_lr=trainer.optimizer.defaults["lr"], total_steps=last_step),
-        saver=Saver(folder, every=save_every, keep=keep, last_is_good=from_last),
-        state=lambda: {**trainer.state(), "epoch": trainer.good_step * epochs // last_step, **constant},
-        measure=(lambda: encoder_matching(encoder, pairs)["trunk"]) if pairs and measured else None,
-        draw=partial(pairs_picture, encoder, pairs, threshold) if pairs else None,
-        name_cells=(lambda: encoder_semantics(encoder, *masks)) if masks else None,
-        agreement=agreement,
-        epochs=epochs,
-        eval_every=eval_every,
-        keep_every=keep_every,
-    )

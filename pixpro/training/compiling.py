@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch._dynamo.backends.registry import lookup_backend
 
-from pixpro.method.encoder import Embedding
-from pixpro.method.model import DensePretraining
+from pixpro.method.encoder import Embedding, Encoder
+from pixpro.method.model import Both, DensePretraining
 from pixpro.training.engine import Trainer
 from pixpro.training.nonfinite import Buffers
 from pixpro.training.processes import Process
@@ -35,7 +36,7 @@ def compile_for(trainer: Trainer, process: Process, images: int, side: int) -> N
 
     process.at("compiling the encoders", alone=True)
     join_views(trainer.core)
-    reason = compile_encoders(trainer.core, 2 * images, side, amp_dtype=trainer.amp_dtype, agree=agree)
+    reason = compile_encoders(trainer.core, images, side, amp_dtype=trainer.amp_dtype, agree=agree)
     if reason:
         join_views(trainer.core, joined_uncompiled(trainer.device, images, side))
     if process.is_main:
@@ -52,7 +53,7 @@ def compile_encoders(
     backend: str | Callable = "inductor",
     agree: Agree = lambda stage, reason: reason,
 ) -> str:
-    """Compile both encoders, now, for batches (images, 3, side, side); "" or, if that fails, why they stay as they are.
+    """Compile both encoders, now, for views (images, 3, side, side); "" or, if that fails, why they stay as they are.
 
     The numbers are those of uncompiled encoders up to rounding. Nothing else of the model changes: trial passes with
     blank images make the compiler work, their gradients and statistics are dropped. An encoder that would fall into
@@ -62,27 +63,26 @@ def compile_encoders(
     """
     encoders = (model.encoder, model.momentum_encoder)
     held = Held(backend)
+
+    def trial() -> None:
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            for _ in range(2):
+                try_passes(model, images, side, amp_dtype)
+
     buffers = Buffers(model.buffers())
     buffers.remember()
     try:
         for encoder in encoders:
             encoder.compile(backend=held, dynamic=False, fullgraph=True)
-        reason = agree(
-            "compiler", attempt(lambda: held.compile_only(lambda: try_forward(model, images, side, amp_dtype)))
-        )
-        reason = reason or agree("trial", attempt(lambda: try_passes(model, images, side, amp_dtype)))
+        reason = agree("compiler", attempt(lambda: held.compile_only(forward_passes(model, images, side, amp_dtype))))
+        reason = reason or agree("trial", attempt(trial))
         if reason:
-            leave_uncompiled(model)
+            for encoder in encoders:
+                encoder.compile(disable=True)
     finally:
         buffers.restore()
         model.zero_grad(set_to_none=True)
     return reason
-
-
-def leave_uncompiled(model: DensePretraining) -> None:
-    """Run both encoders as they are."""
-    for encoder in (model.encoder, model.momentum_encoder):
-        encoder.compile(disable=True)
 
 
 def attempt(action: Callable[[], object]) -> str:
@@ -115,11 +115,11 @@ class Held:
 
         return run
 
-    def compile_only(self, passes: Callable[[], list[Callable[[], object]]]) -> None:
+    def compile_only(self, passes: list[Callable[[], Any]]) -> None:
         """Compile what these passes need, without one of them."""
         self.holding = True
         try:
-            for one in passes():
+            for one in passes:
                 try:
                     one()
                 except Compiled:
@@ -128,32 +128,24 @@ class Held:
             self.holding = False
 
 
-def try_forward(model: DensePretraining, images: int, side: int, amp_dtype: torch.dtype | None) -> list[Callable]:
-    """The forward passes of a step on blank images, to be called: of the momentum encoder, of the online one."""
+def forward_passes(
+    model: DensePretraining, images: int, side: int, amp_dtype: torch.dtype | None
+) -> list[Callable[[], Both[Embedding]]]:
+    """The forward passes of a step on so many blank images, to be called: of the online encoder, of the other one."""
     weight = next(model.parameters())
     blank = torch.zeros(images, 3, side, side, device=weight.device, dtype=weight.dtype)
     blank = blank.to(memory_format=torch.channels_last)
 
-    def of_momentum() -> Embedding:
-        with torch.no_grad(), torch.autocast(blank.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-            return model.momentum_encoder(blank)
+    def run(encoder: Encoder, with_graph: bool) -> Both[Embedding]:
+        autocast = torch.autocast(blank.device.type, dtype=amp_dtype, enabled=amp_dtype is not None)
+        with torch.set_grad_enabled(with_graph), autocast:
+            return model.embed(encoder, blank, blank)
 
-    def of_online() -> Embedding:
-        with torch.autocast(blank.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-            return model.encoder(blank)
-
-    return [of_momentum, of_online]
+    return [partial(run, model.encoder, True), partial(run, model.momentum_encoder, False)]
 
 
 def try_passes(model: DensePretraining, images: int, side: int, amp_dtype: torch.dtype | None) -> None:
-    """The passes of a step on blank images, twice: both encoders forward, the online one backward."""
-    with torch._dynamo.config.patch(error_on_recompile=True):
-        for _ in range(2):
-            of_momentum, of_online = try_forward(model, images, side, amp_dtype)
-            of_momentum()
-            cast(Tensor, sum(cells.float().sum() for cells in maps(of_online()))).backward()  # there is a map
-
-
-def maps(embedding: Embedding) -> list[Tensor]:
-    """All projected maps of an encoder."""
-    return [*embedding.maps, *([] if embedding.instance is None else [embedding.instance])]
+    """The passes of a step on so many blank images: both encoders forward, the online one backward."""
+    embeddings, _ = [one() for one in forward_passes(model, images, side, amp_dtype)]
+    maps = [level for view in embeddings for level in (*view.maps, view.instance) if level is not None]
+    cast(Tensor, sum(level.float().sum() for level in maps)).backward()  # there is a map

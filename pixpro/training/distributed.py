@@ -158,15 +158,6 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of a tensor over all processes; the tensor itself when there is one."""
-    if not dist.is_initialized():
-        return values
-    total = values.clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
-
-
 def mean_numbers(
     numbers: Mapping[str, Tensor | float], device: torch.device, largest: Collection[str] = ()
 ) -> dict[str, float]:

@@ -37,9 +37,7 @@ class Step:
     replaced: int  # unreadable images of this process, for which others stood in
     bad: bool  # loss or gradients were not finite, so that it changed nothing; too large a scale of fp16 is not bad
     images: list[int]  # the images of this process
-    health: (
-        dict[str, Tensor] | None
-    )  # this process's numbers of `pixpro.monitor.health`, in the steps that are reported
+    health: dict[str, Tensor] | None  # this process's numbers of `pixpro.monitor.health`, in steps that are reported
 
 
 class Trainer:

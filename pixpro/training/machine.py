@@ -1,5 +1,6 @@
 """What torch and the C library are told before the first step: device, kernels, precision, threads, memory."""
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -66,14 +67,10 @@ def why_unusable() -> str:
     """What is known about why torch sees no GPU."""
     if torch.version.cuda is None:
         return "it is built without CUDA"
-    try:
-        driver = next(
-            word
-            for word in Path("/proc/driver/nvidia/version").read_text().split()
-            if word[:1].isdigit() and "." in word
-        )
-    except (OSError, StopIteration):
-        driver = "unknown"
+    words: list[str] = []
+    with contextlib.suppress(OSError):
+        words = Path("/proc/driver/nvidia/version").read_text().split()
+    driver = next((word for word in words if word[:1].isdigit() and "." in word), "unknown")
     return f"it is built for CUDA {torch.version.cuda}, the driver's version is {driver}"
 
 

@@ -65,7 +65,7 @@ def gradients(gradient: Tensor, features: Tensor, mean: Tensor, variance: Tensor
     inverse = torch.rsqrt(variance + eps)
     if torch.compiler.is_compiling():
         apart = gradient.to(mean.dtype).unflatten(0, (len(mean), -1))
-        centred = features.to(mean.dtype).unflatten(0, (len(mean), -1)) - _wide(mean)
+        centred = features.to(mean.dtype).unflatten(0, (len(mean), -1)) - mean[:, None, :, None, None]
         return torch.stack((apart.sum(dim=(1, 3, 4)), (apart * centred).sum(dim=(1, 3, 4)) * inverse))
     found = [
         _gradients(*each, eps)
@@ -125,8 +125,3 @@ def _each(of_views: Tensor, features: Tensor) -> Tensor:
     views, channels = of_views.shape
     images = features.shape[0] // views
     return of_views[:, None].expand(views, images, channels).reshape(-1, channels, 1, 1)
-
-
-def _wide(of_views: Tensor) -> Tensor:
-    """(V, C) -> (V, 1, C, 1, 1)."""
-    return of_views[:, None, :, None, None]

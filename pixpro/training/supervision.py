@@ -1,4 +1,4 @@
-"""The processes of one machine as their parent sees them: started, signalled, and ended together when one fails."""
+"""Requests to stop -> a wish of a process; processes of one machine, signalled and ended together by their parent."""
 
 import multiprocessing.connection
 import multiprocessing.resource_tracker
@@ -12,9 +12,42 @@ from types import FrameType
 
 from pixpro.errors import Abandoned
 from pixpro.training.processes import Process
-from pixpro.training.stopping import end_at_once, signals
 
 PATIENCE = 10.0  # seconds between the end of a failed process and that of others which are not at work of their own
+
+
+def signals() -> list[signal.Signals]:
+    """The signals that ask a run to save and stop. A SIGHUP that is ignored, as under nohup, stays ignored."""
+    asking = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+    return asking if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [*asking, signal.SIGHUP]
+
+
+def end_at_once() -> None:
+    """End this process the way SIGINT does, whatever it is doing: shells report 130."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class StopRequest:
+    """Makes requests a process's wish while it is open as a context; a second SIGINT ends at once."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self._interrupts = 0
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._receive) for number in signals()}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            end_at_once()
+        self.process.wish = signal.Signals(number).name
 
 
 def supervise(processes: Sequence[BaseProcess], observe: Callable[[], Process | None]) -> int:

@@ -26,9 +26,8 @@ ABOUT = (
 )
 
 
-def pair_sheet(pair: Pair, heading: str, network: DenseFeatures | None = None, cell: int | None = None) -> Image.Image:
-    """The whole picture of a pair; cell: which one of view 1 to explain (default: one with most matches)."""
-    cell = busiest_cell(pair.positives) if cell is None else cell
+def pair_sheet(pair: Pair, heading: str, network: DenseFeatures | None, cell: int) -> Image.Image:
+    """The whole picture of a pair; cell: which one of view 1 to explain."""
     rows = [pair_panels(pair, cell)]
     if network is not None:
         rows += [similarity_panels(pair, network, cell), component_panels(pair, network)]
@@ -41,21 +40,6 @@ def parse_cell(text: str) -> tuple[int, int]:
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not ROW,COLUMN such as 4,2")
     return int(match[1]), int(match[2])
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m pixpro visualize", description=__doc__.splitlines()[0])
-    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
-    parser.add_argument("--checkpoint", type=Path, help="weights of any known project: draw their features too")
-    parser.add_argument("--out", type=Path, default=Path("output/pairs"), help="folder to write to (%(default)s)")
-    parser.add_argument("--html", action="store_true", help="also write pairs.html, one page that holds everything")
-    parser.add_argument("--seed", type=int, default=0, help="which crops are drawn (%(default)s)")
-    parser.add_argument("--image_size", "--image-size", type=int, default=224, help="side of the crops (%(default)s)")
-    parser.add_argument("--threshold", type=float, default=0.7, help="matching distance in bin diagonals (%(default)s)")
-    parser.add_argument("--distance", choices=("image", "pixel"), default="image", help="as in train.py (%(default)s)")
-    parser.add_argument("--cell", type=parse_cell, metavar="ROW,COLUMN", help="cell of view 1 to explain, from 1,1")
-    return parser
 
 
 def draw_pairs(args: argparse.Namespace) -> list[Path]:
@@ -77,12 +61,12 @@ def draw_pairs(args: argparse.Namespace) -> list[Path]:
         args.out.mkdir(parents=True, exist_ok=True)
         for number, (path, pair) in enumerate(zip(args.images, pairs, strict=True), start=1):
             heading = path.name if network is None else f"{path.name}: {network.label}"
-            image = pair_sheet(pair, heading, network, cell)
+            shown = busiest_cell(pair.positives) if cell is None else cell
+            image = pair_sheet(pair, heading, network, shown)
             safe = re.sub(r"[^\w.-]", "_", path.stem, flags=re.ASCII)[:60]
             written.append(args.out / f"{number:02d}-{safe}.png")
             image.save(written[-1])
-            text = pair_summary(pair, busiest_cell(pair.positives) if cell is None else cell)
-            sections.append(Section(str(path), pictures=[[Picture(image, text)]]))
+            sections.append(Section(str(path), pictures=[[Picture(image, pair_summary(pair, shown))]]))
         if args.html:
             written.append(args.out / "pairs.html")
             title = "Pairs of views" if network is None else f"Pairs of views: {network.label}"
@@ -95,7 +79,17 @@ def draw_pairs(args: argparse.Namespace) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status of the command."""
-    args = build_parser().parse_args(argv)
+    parser = argparse.ArgumentParser(prog="python -m pixpro visualize", description=__doc__.splitlines()[0])
+    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    parser.add_argument("--checkpoint", type=Path, help="weights of any known project: draw their features too")
+    parser.add_argument("--out", type=Path, default=Path("output/pairs"), help="folder to write to (%(default)s)")
+    parser.add_argument("--html", action="store_true", help="also write pairs.html, one page that holds everything")
+    parser.add_argument("--seed", type=int, default=0, help="which crops are drawn (%(default)s)")
+    parser.add_argument("--image_size", "--image-size", type=int, default=224, help="side of the crops (%(default)s)")
+    parser.add_argument("--threshold", type=float, default=0.7, help="matching distance in bin diagonals (%(default)s)")
+    parser.add_argument("--distance", choices=("image", "pixel"), default="image", help="as in train.py (%(default)s)")
+    parser.add_argument("--cell", type=parse_cell, metavar="ROW,COLUMN", help="cell of view 1 to explain, from 1,1")
+    args = parser.parse_args(argv)
     try:
         for path in draw_pairs(args):
             print(f"wrote {path}")

@@ -1,17 +1,13 @@
 """Pictures and their texts -> one HTML file that needs nothing else."""
 
 import base64
-import functools
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from pixpro.errors import printable
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 
 class Picture(NamedTuple):
@@ -54,22 +50,12 @@ def page(title: str, text: str, sections: Sequence[Section], maker: str) -> str:
 
     maker: the command that it comes from.
     """
-    return template().render(title=title, text=text, sections=sections, maker=maker)
+    from jinja2 import Environment, PackageLoader  # imported where a page is made, as others need not wait
 
-
-@functools.cache
-def template() -> "Template":
-    """The page without its contents."""
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("pixpro", "visualize"),
-        autoescape=True,
-        finalize=plain,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html")
+    loader = PackageLoader("pixpro", "visualize")
+    environment = Environment(loader=loader, autoescape=True, finalize=plain, trim_blocks=True, lstrip_blocks=True)
+    template = environment.get_template("page.html")
+    return template.render(title=title, text=text, sections=sections, maker=maker)
 
 
 def plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The benchmark of the step compares what it says: same work, same result, one row per contender."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 import torch
 
 from benchmarks import step
-from benchmarks.measuring.memory import STATUS
+from benchmarks.measuring.memory import FREED_AT_ONCE, STATUS, in_new_process
 from benchmarks.method import pair_memory
 from benchmarks.steps import limits as step_limits
 from benchmarks.steps import parts
+from benchmarks.steps import rounds as step_rounds
 from benchmarks.steps import turns as step_turns
-from benchmarks.steps.contenders import CONTENDERS, official, ours
+from benchmarks.steps.contenders import CONTENDERS, make_case, official, ours
 from benchmarks.steps.contenders.case import MOMENTUM
 from pixpro.data.views import View
 from tests.helpers.tiny_case import TINY, tiny_case
@@ -115,13 +117,14 @@ def test_the_table_has_a_row_per_contender_also_for_those_that_cannot_run(tmp_pa
     monkeypatch.setitem(CONTENDERS, "lucidrains", CONTENDERS["lucidrains"]._replace(build=missing))
     monkeypatch.setitem(CONTENDERS, "floor_encoder", CONTENDERS["floor_encoder"]._replace(build=too_large))
 
-    def peak(name, settings):
-        child = step.build_parser().parse_args(["--peak_of", name, *settings])
-        assert (child.archs, child.batch_sizes, child.image_sizes) == (["resnet18"], [4], [64])
-        assert (child.hidden_dim, child.dim, child.device) == (16, 8, "cpu")
+    def peak(function, name, settings, environment):
+        assert function is step_rounds.peak_of_new and environment == FREED_AT_ONCE
+        case = make_case(**settings)
+        assert (case.arch, len(case.view1.box), case.view1.pixels.shape[-1]) == ("resnet18", 4, 64)
+        assert (case.hidden_dim, case.dim, case.device.type) == (16, 8, "cpu")
         return 0.5
 
-    monkeypatch.setattr(step, "peak_in_child", peak)
+    monkeypatch.setattr(step_rounds, "in_new_process", peak)
     monkeypatch.setattr(step, "Apart", step_turns.Here)  # a process of its own would not see the changed contenders
     names = ["ours", "official_float32", "lucidrains", "floor", "floor_encoder"]
     arguments = [f"--{name}s={TINY[name]}" for name in ("batch_size", "image_size")] + ["--hidden_dim=16", "--dim=8"]
@@ -175,3 +178,9 @@ def test_the_peak_of_a_process_leaves_out_what_the_one_that_started_it_held():
     code = "from benchmarks.measuring.memory import peak_gib; print(peak_gib())"
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert 0 < float(told.stdout) < len(large) / 2**30
+
+
+def test_a_new_process_gives_what_it_computes_and_nothing_where_it_ends_or_runs_out_of_memory():
+    assert in_new_process(os.getenv, "WHERE", environment={"WHERE": "there"}) == "there" and "WHERE" not in os.environ
+    assert in_new_process(os._exit, 9) is None
+    assert in_new_process(torch.empty, 2**60) is None

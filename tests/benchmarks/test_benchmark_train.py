@@ -11,8 +11,19 @@ import pytest
 
 from benchmarks import train as program
 from benchmarks.scaling import layouts as scaling
-from benchmarks.scaling.layouts import Figures, Layout, command, figures, layouts, link_images, on_cores
-from benchmarks.scaling.table import efficiency, rows_of, same_work, table
+from benchmarks.scaling.layouts import (
+    Figures,
+    Layout,
+    command,
+    efficiency,
+    figures,
+    layouts,
+    link_images,
+    on_cores,
+    rows_of,
+    same_work,
+    table,
+)
 from pixpro.config import parse_args
 from pixpro.errors import UserError
 from tests.helpers.pictures import folder

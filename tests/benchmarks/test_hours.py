@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import hours as program
-from benchmarks.scaling.hours_page import fill, hours_table, sections
-from benchmarks.scaling.imagenet_time import Machine, arithmetic, cores_to_feed, hours
+from benchmarks.scaling.hours_page import Machine, arithmetic, cores_to_feed, fill, hours, hours_table, sections
 from pixpro.errors import UserError
 
 ROOT = Path(__file__).parents[2]

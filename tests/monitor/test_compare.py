@@ -9,8 +9,7 @@ from PIL import Image
 
 from pixpro.errors import UserError
 from pixpro.monitor.compare import curve, main, read_rows, run_names
-from pixpro.visualize.chart import COLOURS, WIDTH, Panel, draw_chart
-from pixpro.visualize.figure import DPI
+from pixpro.visualize.figure import COLOURS, DPI, WIDTH, Panel, draw_chart
 
 
 def run(folder: Path, values: list) -> Path:

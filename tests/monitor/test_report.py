@@ -12,8 +12,8 @@ import torch
 
 import train
 from pixpro.checkpoints.trunk import trunk_of
+from pixpro.monitor.metrics import Rows
 from pixpro.monitor.report import main, report_line, write_report
-from pixpro.monitor.rows import Rows
 from pixpro.run import resuming
 from pixpro.visualize.ends import untrained
 from tests.helpers.pictures import folder

@@ -89,7 +89,7 @@ def test_trying_passes_changes_nothing_and_talks_to_nobody():
     model = BatchNorm.convert(shrink(PixPro("resnet18", hidden_dim=16, dim=64)), processes=2)  # and there is no group
     trainer = small_trainer(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    bursts.try_passes(trainer, 4, 64)
+    bursts.try_alone(trainer, 4, 64)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     assert all(p.grad is not None for p in model.encoder.parameters())
     assert all(norm.processes == 2 for norm in model.modules() if isinstance(norm, BatchNorm))

@@ -42,7 +42,8 @@ def step(case: str, rank: int, world_size: int) -> dict[str, torch.Tensor]:
     wrapped = DistributedDataParallel(core, broadcast_buffers=False) if world_size > 1 else core
     loss = wrapped(view1, view2)
     loss.backward()
-    found = {"loss": distributed.mean_over_processes(loss.detach())}
+    mean = distributed.mean_numbers({"loss": loss.detach()}, loss.device)["loss"]
+    found = {"loss": torch.tensor(mean, dtype=torch.float64)}
     found |= {f"grad {name}": p.grad for name, p in core.named_parameters() if p.grad is not None}
     return found | {f"buffer {name}": buffer.clone() for name, buffer in core.named_buffers()}
 

@@ -82,7 +82,7 @@ def test_in_half_precision_they_are_the_same_up_to_its_rounding():
 def test_the_form_for_compilers_gives_the_same_numbers():
     apart, together = pair_of_models("pixpro")
     try:
-        assert compile_encoders(together, 6, 64, backend="aot_eager") == ""
+        assert compile_encoders(together, 3, 64, backend="aot_eager") == ""
         torch.testing.assert_close(numbers(together, *views()), numbers(apart, *views()), rtol=1e-9, atol=1e-11)
     finally:
         torch._dynamo.reset()

@@ -1,4 +1,4 @@
-"""What every contender of the step benchmark gets: one network, one batch, one precision."""
+"""What every contender of the step benchmark gets: one network, one batch, one precision, the usual step."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -80,3 +80,21 @@ def trunk(arch: str) -> tuple[nn.Sequential, int]:
     """torchvision's network up to its last map, and the channels of that."""
     network = torchvision.models.get_model(arch, weights=None, zero_init_residual=True)
     return nn.Sequential(*list(network.children())[:-2]), network.fc.in_features
+
+
+def plain_step(
+    case: Case, optimizer: torch.optim.Optimizer, loss_of: Callable[[], Tensor], dtype: torch.dtype | None
+) -> Callable[[], Tensor]:
+    """A function that runs one step as it is usually written and returns its loss; fp16 scales the loss."""
+    scaler = torch.amp.GradScaler(case.device.type, enabled=dtype == torch.float16)
+
+    def run() -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        with case.autocast(dtype):
+            loss = loss_of()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.detach()
+
+    return run

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.steps.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant, trunk
-from benchmarks.steps.contenders.plain_step import plain_step
+from benchmarks.steps.contenders.case import LR, MOMENTUM, WEIGHT_DECAY, Case, Contestant, plain_step, trunk
 from pixpro.data.views import View
 from pixpro.method.heads import ConvHead
 

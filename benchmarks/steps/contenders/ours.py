@@ -38,7 +38,7 @@ def build(case: Case, *, compiled: bool = False, together: bool | None = None, g
     if compiled:
         images, side = case.view1.pixels.shape[::3]
         backend = partial(compile_fx, config_patches={"triton.cudagraphs": True}) if graphs else "inductor"
-        reason = compile_encoders(model, images * (1 + together), side, amp_dtype=case.amp_dtype, backend=backend)
+        reason = compile_encoders(model, images, side, amp_dtype=case.amp_dtype, backend=backend)
         if reason:
             raise TorchDynamoException(reason)
     trainer = ColouredTrainer(
