@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a sample show what is in them, the same at every read; those of 8 bits are untouched."""
+"""Pictures of more than 8 bits a sample show what is in them, however stored; those of 8 bits are untouched."""
 
 import io
 import logging
@@ -8,76 +8,12 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from pixpro.errors import BadImage
-from pixpro.images.decoding import decode, decode_and_tell
+from pixpro.images.decoding import decode
 from tests.helpers import pictures
-
-RAMP = np.linspace(0, 1, 40 * 60).reshape(40, 60)
-
-
-def tiff(values: np.ndarray, compression: str | None = None, **tags: object) -> bytes:
-    """A TIFF of one kind of samples; tags by their number as t340=..., in the data's own type."""
-    if values.dtype == np.int16:
-        return own_tiff(values, 2, tags)
-    info = TiffImagePlugin.ImageFileDirectory_v2()
-    for name, value in tags.items():
-        info[int(name[1:])] = value
-    return pictures.encoded(Image.fromarray(values), "TIFF", compression=compression, tiffinfo=info)
-
-
-def own_tiff(values: np.ndarray, kind: int, tags: dict[str, int] | None = None, order: str = "<") -> bytes:
-    """An uncompressed TIFF of any numbers, band by band within the pixel: kind 1 unsigned, 2 signed, 3 floats."""
-    height, width = values.shape[:2]
-    bands = values.shape[2] if values.ndim == 3 else 1
-    data = values.astype(values.dtype.newbyteorder(order)).tobytes()
-    bits = values.dtype.itemsize * 8
-    entries = {256: (4, [width]), 257: (4, [height]), 258: (3, [bits] * bands), 259: (3, [1])}
-    entries |= {262: (3, [2 if bands == 3 else 1]), 273: (4, [0]), 277: (3, [bands]), 278: (4, [height])}
-    entries |= {279: (4, [len(data)]), 339: (3, [kind] * bands)}
-    entries |= {int(name[1:]): (3, [value]) for name, value in (tags or {}).items()}
-    start = 8 + 2 + 12 * len(entries) + 4
-    extra, rows = b"", b""
-    sizes = {3: ("H", 2), 4: ("I", 4)}
-    room = sum(sizes[t][1] * len(v) for t, v in entries.values() if sizes[t][1] * len(v) > 4)
-    for number in sorted(entries):
-        form, content = entries[number]
-        content = [start + room] if number == 273 else content
-        packed = struct.pack(f"{order}{len(content)}{sizes[form][0]}", *content)
-        if len(packed) > 4:
-            packed, extra = struct.pack(f"{order}I", start + len(extra)), extra + packed
-        rows += struct.pack(f"{order}HHI", number, form, len(content)) + packed.ljust(4, b"\0")
-    magic = b"II*\0" if order == "<" else b"MM\0*"
-    return magic + struct.pack(f"{order}IH", 8, len(entries)) + rows + bytes(4) + extra + data
-
-
-def png(values: np.ndarray, colour: int) -> bytes:
-    """A PNG of 16 bits a sample: colour 0 grey, 2 RGB, 4 grey with alpha, 6 RGBA."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width = values.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def shown(data: bytes) -> np.ndarray:
-    """(H, W, 3) uint8; the same at a second read."""
-    (first, range1), (second, range2) = decode_and_tell(data), decode_and_tell(data)
-    assert (first == second).all() and range1 == range2
-    return first.permute(1, 2, 0).numpy()
-
-
-def scaled(ramp: np.ndarray) -> np.ndarray:
-    """What a ramp from the least to the greatest value looks like."""
-    return np.repeat((ramp * 255)[:, :, None], 3, axis=2)
-
+from tests.helpers.deep_pictures import COLOURS, RAMP, own_tiff, png, scaled, shown, tiff
 
 GREY = {
     "float 0..1": tiff(RAMP.astype(np.float32)),
@@ -110,9 +46,6 @@ GREY = {
 def test_grey_of_any_depth_is_shown_over_the_whole_range(name):
     # One level for rounding down, a quarter for the whole numbers that the ramp was stored in.
     assert np.abs(shown(GREY[name]) - scaled(RAMP)).max() <= 1.25
-
-
-COLOURS = np.stack([RAMP, RAMP[::-1], 0.5 + RAMP * 0.5], axis=2)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -162,17 +95,6 @@ def test_grey_with_alpha_of_16_bits_is_shown_or_named():
         decode(png(pair, 4))
 
 
-def test_what_the_file_states_comes_before_what_it_holds():
-    dark = (RAMP * 1000).astype(np.uint16)
-    assert shown(tiff(dark, t280=0, t281=4095)).max() == 1000 * 256 // 4096
-    assert shown(tiff(dark, t281=4095)).max() == 1000 * 256 // 4096
-    assert shown(tiff(dark, t280=0, t281=65535)).max() == 255, "the whole range of the type states nothing"
-    assert shown(tiff((RAMP * 0.25).astype(np.float32), t340=0.0, t341=0.5)).max() == round(0.5 * 255)
-    assert shown(tiff(RAMP.astype(np.float32), t340=0.25, t341=0.75)).max() == 255
-    assert (shown(tiff(RAMP.astype(np.float32), t340=0.25, t341=0.75))[RAMP < 0.25] == 0).all()
-    assert decode_and_tell(tiff(dark, t281=4095))[1] == "the range that it states, 0 to 4095"
-
-
 def test_twelve_packed_bits_are_twelve_bits():
     pairs = (RAMP * 1000).astype(np.uint16).reshape(-1, 2)
     packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], axis=1)
@@ -185,44 +107,6 @@ def test_twelve_packed_bits_are_twelve_bits():
     assert np.array_equal(
         shown(bytes(data))[..., 0], (pairs.reshape(40, 60).astype(int) * 256 // 4096).astype(np.uint8)
     )
-
-
-def test_samples_without_a_value_are_black_and_do_not_count():
-    for hole in (np.nan, np.inf, -np.inf, -3.4028235e38):
-        values = (RAMP + 1).astype(np.float32)
-        values[:10] = hole
-        pixels = shown(tiff(values))
-        assert (pixels[:10] == 0).all() and pixels[10:].min() == 0 and pixels.max() == 255
-    values = (RAMP * 10 + 100).astype(np.float32)
-    values[:10] = -9999
-    pixels = shown(tiff(values, t42113="-9999"))
-    assert (pixels[:10] == 0).all() and pixels[10:].min() == 0 and len(np.unique(pixels)) > 200
-
-
-def test_a_few_outliers_do_not_turn_the_picture_to_mud():
-    values = (RAMP * 4095).astype(np.uint16)
-    values[20, 30] = 65535
-    values[5, 5] = 65535
-    pixels = shown(tiff(values))
-    assert np.abs(pixels - scaled(RAMP))[values != 65535].max() <= 2
-    assert pixels[20, 30, 0] == 255
-
-
-def test_white_is_zero_where_the_file_says_so():
-    straight = tiff((RAMP * 4095).astype(np.uint16))
-    assert np.array_equal(shown(tiff((RAMP * 4095).astype(np.uint16), t262=0)), 255 - shown(straight))
-
-
-@pytest.mark.parametrize("values", [np.full((8, 8), np.nan, np.float32), np.full((8, 8), np.inf, np.float32)])
-def test_a_file_without_a_finite_value_is_bad(values):
-    with pytest.raises(BadImage, match="no sample has a finite value"):
-        decode(tiff(values))
-
-
-@pytest.mark.parametrize("value", [0, 7, 300, 65535])
-def test_a_flat_picture_stays_flat(value):
-    pixels = shown(tiff(np.full((8, 9), value, np.uint16)))
-    assert (pixels == value >> 8).all()
 
 
 @pytest.mark.parametrize(
@@ -250,26 +134,6 @@ def test_deep_pictures_are_turned_too(orientation):
     colours = png((COLOURS * 4095).astype(np.uint16), 2)
     assert np.array_equal(shown(tiff(values, t274=orientation)), expected)
     assert shown(colours).shape == (40, 60, 3)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.sampled_from([np.uint16, np.int32, np.float32]).flatmap(
-        lambda kind: arrays.arrays(kind, arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
-    )
-)
-def test_any_values_keep_their_order(values):
-    """Where one sample is greater than another, it is never shown darker; else there is a reason."""
-    data = tiff(values)
-    try:
-        pixels = shown(data)[..., 0]
-    except BadImage as error:
-        assert str(error) == "no sample has a finite value"
-        return
-    known = np.abs(values.astype(np.float64)) < 1e30
-    assert pixels.shape == values.shape and (pixels[~known] == 0).all()
-    order = np.argsort(values[known], kind="stable")
-    assert (np.diff(pixels[known][order].astype(int)) >= 0).all()
 
 
 def test_it_is_said_once(caplog, monkeypatch):
