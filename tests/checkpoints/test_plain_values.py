@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-from pixpro.checkpoints.convert import convert
-from pixpro.checkpoints.layouts import without_wrappers
 from pixpro.checkpoints.plain_values import Array, Dtype
 from pixpro.checkpoints.safe_load import load_untrusted
 from pixpro.errors import UserError
@@ -182,44 +180,6 @@ def test_reading_needs_no_pathlib_of_the_writer_s_python(tmp_path):
     start = head.index(pickle.dumps({"a": 1}, protocol=2))
     legacy.write_bytes(head[:start] + moved + head[start + len(pickle.dumps({"a": 1}, protocol=2)) :])
     assert load_untrusted(legacy)["path"] == "/a/b"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "module.layer1.0.conv1.weight",
-        "_orig_mod.layer1.0.conv1.weight",
-        "layer1._orig_mod.0.conv1.weight",
-        "layer1.0._orig_mod.conv1.weight",
-        "layer1.module.0.conv1.weight",
-        "_forward_module.module.layer1.0.conv1.weight",
-        "_fsdp_wrapped_module.layer1._fsdp_wrapped_module.0.conv1.weight",
-        "layer1._checkpoint_wrapped_module.0.conv1._orig_mod.weight",
-    ],
-)
-def test_the_parts_that_wrappers_add_to_a_name_are_taken_out_wherever_they_stand(name):
-    assert without_wrappers(name) == "layer1.0.conv1.weight"
-
-
-class Compiled(torch.nn.Module):
-    """Named like what torch.compile makes of a module."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()
-        self._orig_mod = module
-
-
-def test_a_compiled_part_of_a_model_is_read_as_the_part():
-    part = torch.nn.Conv2d(3, 4, 3, bias=False)
-    model = torch.nn.Sequential(collections.OrderedDict(conv1=Compiled(part)))
-    assert list(model.state_dict()) == ["conv1._orig_mod.weight"]
-    assert torch.equal(convert(dict(model.state_dict())).state_dict["encoder.conv1.weight"], part.weight)
-
-
-def test_the_same_tensor_under_two_wrappers_is_refused():
-    tensors = {"conv1.weight": torch.ones(1), "conv1._orig_mod.weight": torch.ones(1)}
-    with pytest.raises(UserError, match="two tensors are both conv1.weight"):
-        convert(tensors)
 
 
 def test_no_module_is_imported_for_a_name_in_a_file(tmp_path):
