@@ -1,9 +1,7 @@
-"""Annotations in COCO's format as people have them: read and scored as pycocotools would, or refused in one line."""
+"""Annotations in COCO's format as people have them are read and scored as pycocotools would."""
 
 import contextlib
 import io
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,8 @@ from downstream.detection.annotated import check_set
 from downstream.detection.coco import load_coco
 from downstream.detection.report import coco_scores
 from downstream.detection.voc_ap import Detections
-from pixpro.errors import UserError
 from pixpro.scenes.coco import write_coco
+from tests.helpers.coco_edits import change, without
 
 pycocotools_coco = pytest.importorskip("pycocotools.coco")
 
@@ -22,16 +20,6 @@ pycocotools_coco = pytest.importorskip("pycocotools.coco")
 @pytest.fixture
 def coco(scenes: Path, tmp_path: Path) -> Path:
     return write_coco(scenes, tmp_path / "coco")
-
-
-def change(coco: Path, edit: Callable[[dict], object], split: str = "val2017") -> dict:
-    """Edit the JSON file of a split; its content as it was."""
-    path = coco / "annotations" / f"instances_{split}.json"
-    before = json.loads(path.read_text())
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
-    return before
 
 
 def near(data) -> dict[str, Detections]:
@@ -71,14 +59,6 @@ def by_pycocotools(content: dict, data, detections: dict[str, Detections]) -> li
         evaluation.accumulate()
         evaluation.summarize()
     return [100 * value for value in evaluation.stats[:6]]
-
-
-def without(key: str) -> Callable[[dict], None]:
-    def edit(content: dict) -> None:
-        for item in content["annotations"]:
-            del item[key]
-
-    return edit
 
 
 def text_ids(content: dict) -> None:
@@ -163,52 +143,6 @@ def test_without_masks_and_areas_the_area_is_the_boxs(coco: Path):
     assert all(item["area"] == item["bbox"][2] * item["bbox"][3] for item in truth["annotations"])
 
 
-def second_image_of_an_id(content: dict) -> None:
-    content["images"].append({**content["images"][0], "file_name": "other.jpg"})
-
-
-def first(kind: str, **fields: object) -> Callable[[dict], None]:
-    return lambda content: content[kind][0].update(fields)
-
-
-@pytest.mark.parametrize(
-    ("edit", "words"),
-    [
-        (second_image_of_an_id, "two images have the id 7: '000007.jpg' and 'other.jpg'"),
-        (lambda content: content["images"].append({**content["images"][0], "id": 99}), "are both '000007.jpg'"),
-        (lambda content: content["categories"].append({"id": 1, "name": "again"}), "two categories have the id 1"),
-        (first("annotations", bbox=[5, 5, -3, 4]), "is -3x4; expected a width and height above 0"),
-        (first("annotations", bbox=[5, 5, float("nan"), 4]), "not four finite numbers"),
-        (first("annotations", bbox=None), "instances file"),
-        (first("annotations", category_id=77), "has the category 77"),
-        (first("annotations", image_id=None), "is no id"),
-        (without("bbox"), "'bbox' is missing"),
-        (without("image_id"), "'image_id' is missing"),
-        (without("category_id"), "'category_id' is missing"),
-        (without("id"), "'id' is missing"),
-        (first("images", file_name="gone.jpg"), "names 'gone.jpg', but there is no file"),
-        (first("images", width=10**400), "instances file"),
-        (first("images", width=17), "its annotation says 17x"),
-        (lambda content: content["annotations"].clear(), "has an object that counts"),
-        (lambda content: [a.update(iscrowd=1) for a in content["annotations"]], "has an object that counts"),
-        (lambda content: content["categories"][0].update(name="\x1b[2J"), "category name"),
-        (lambda content: content["categories"][0].pop("name"), "'name' is missing"),
-    ],
-)
-def test_what_could_mean_two_things_is_refused_in_one_line_before_training(coco: Path, edit, words: str):
-    change(coco, edit)
-    with pytest.raises(UserError) as error:
-        check_set(load_coco(coco, "train2017", "val2017"))
-    assert words in str(error.value) and "\n" not in str(error.value) and str(error.value).isprintable()
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{", "[[[[" * 100_000, '{"images": 1}', '"x"', "\x00"])
-def test_a_file_that_is_no_coco_is_named(coco: Path, text: str):
-    (coco / "annotations/instances_val2017.json").write_text(text)
-    with pytest.raises(UserError, match=r"instances_val2017\.json is not a COCO instances file"):
-        load_coco(coco, "train2017", "val2017")
-
-
 def test_categories_of_one_name_stay_two_classes(coco: Path):
     for split in ("train2017", "val2017"):
         change(coco, lambda content: content["categories"][1].update(name=content["categories"][0]["name"]), split)
@@ -224,20 +158,6 @@ def test_splits_that_number_their_classes_otherwise_are_matched_by_name(coco: Pa
     data = load_coco(coco, "train2017", "val2017")
     assert data.class_names == before.class_names
     assert [image.labels.tolist() for image in data.test] == [image.labels.tolist() for image in before.test]
-
-
-def test_a_class_that_only_the_test_shows_is_refused_unless_it_is_not_asked_for(coco: Path):
-    def edit(content: dict) -> None:
-        content["categories"].append({"id": 50, "name": "yak"})
-        content["annotations"][0]["category_id"] = 50
-
-    change(coco, edit)
-    with pytest.raises(UserError, match="different categories: the first lacks 'yak'"):
-        load_coco(coco, "train2017", "val2017")
-    known = [category["name"] for category in change(coco, lambda content: None, "train2017")["categories"]]
-    data = load_coco(coco, "train2017", "val2017", classes=known)
-    assert any("yak" in note for note in data.notes) and data.class_names == known
-    assert all(item["category_id"] <= len(known) for item in data.truth["annotations"])
 
 
 def test_objects_without_area_are_counted_as_unfindable(coco: Path):
