@@ -1,90 +1,27 @@
-"""--amp of the fine-tuning programs: half precision trains alike, nothing is read in between, resuming is exact."""
+"""--amp of the fine-tuning programs: half precision trains alike, and resuming is exact."""
 
-import argparse
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import resnet18
 
 from downstream import segment
 from downstream.common.precision import Frozen, autocast, loss_scaler
 from downstream.common.program import resumable
-from downstream.common.training import Finite, Learner, resume, save, train, training_steps
+from downstream.common.training import Learner, resume, save, training_steps
 from downstream.segmentation.net import FCN
 from pixpro.checkpoints import checkpoint
 from pixpro.errors import UserError
-from pixpro.training.processes import Process
 from tests.helpers import c4_case
 from tests.helpers.downstream_programs import call, interrupted_in_step, refusal, state
-from tests.helpers.fake_cuda import CUDA, Record, fake_cuda, on_fake_cuda
+from tests.helpers.line_training import ALONE, CPU, Line, rows, settings
 
-CPU = torch.device("cpu")
-ALONE = Process(0, 1, 1, CPU)
 SMALL = "--arch resnet18 --batch-size 2 --scale 0.000016 --crop 48 --num-classes 9 --workers 0 --log-every 1"
 SMALL += " --pictures 1 --train-split trainval --test-split test --weights none --amp bf16"  # 4 iterations
-
-
-class Line(nn.Module):
-    """Two losses of one linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.layer = nn.Linear(6, 3)
-
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        out = self.layer(torch.stack(images))
-        return {"loss_square": out.square().mean(), "loss_shift": (out - targets[0]["value"]).abs().mean()}
-
-
-class Reads(TorchDispatchMode):
-    """Counts, for each step, the numbers that were read out of tensors."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        super().__init__()
-        self.step, self.found, listed = 0, Counter(), Tensor.tolist
-
-        def tolist(tensor: Tensor) -> list:
-            self.found[self.step] += 1
-            return listed(tensor)
-
-        patch.setattr(Tensor, "tolist", tolist)  # which on a CPU goes past the dispatcher
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.found[self.step] += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
-
-    def following(self, batches: Iterator) -> Iterator:
-        for batch in batches:
-            self.step += 1
-            yield batch
-
-
-def settings(folder: Path, **changed: object) -> argparse.Namespace:
-    common = dict(output_dir=folder, seed=0, amp="off", log_every=3, save_every=100, resume="")
-    return argparse.Namespace(**common | changed)
-
-
-def rows(bad: int | None = None) -> Iterator:
-    """Endless batches of two; number `bad` holds a NaN."""
-    draw, number = torch.Generator().manual_seed(1), 0
-    while True:
-        number += 1
-        images = list(torch.randn(2, 6, generator=draw))
-        images[0] = images[0] * (torch.nan if number == bad else 1)
-        yield images, [{"value": torch.randn((), generator=draw)}] * 2
-
-
-def fine_tune(args: argparse.Namespace, model: nn.Module, batches: Iterator, last: int) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    learner = Learner(model, optimizer, loss_scaler(args.amp, CPU))
-    train(args, learner, batches, learning_rate=lambda step: 0.1, steps=range(last), process=ALONE)
 
 
 def losses_of(model: nn.Module, batch: Callable[[], tuple], amp: str, scaler=None, steps: int = 3) -> Tensor:
@@ -112,42 +49,6 @@ def crops() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     images = list(torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8, generator=draw))
     masks = torch.randint(0, 5, (2, 48, 48), dtype=torch.uint8, generator=draw)
     return images, [{"mask": mask} for mask in masks]
-
-
-def test_numbers_are_read_in_reported_steps_alone(tmp_path: Path, monkeypatch):
-    with Reads(monkeypatch) as reads:
-        fine_tune(settings(tmp_path), Line(), reads.following(rows()), last=7)
-    assert {step for step, count in reads.found.items() if count} == {3, 6, 7}
-
-
-def test_a_step_on_a_gpu_waits_for_nothing():
-    with torch.device("meta"):
-        model = FCN(resnet18(), 5)
-    with fake_cuda():
-        model = on_fake_cuda(model)
-        image = torch.empty(3, 64, 64, dtype=torch.uint8, device=CUDA)
-        batch = [image] * 2, [{"mask": torch.empty(64, 64, dtype=torch.uint8, device=CUDA)}] * 2
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        settled = dict(learning_rate=lambda step: 0.1, steps=range(3), seed=0, amp="bf16")
-        process, finite = Process(0, 1, 1, CUDA), Finite(CUDA)
-        learner = Learner(model, optimizer, torch.amp.GradScaler("cuda", enabled=False))
-        with Record() as record:
-            for step, losses in training_steps(learner, iter([batch] * 3), **settled, process=process):
-                finite.note(step, losses["loss"])
-    assert record.launches["convolution"] > 60
-    assert (record.waits, record.host_copies) == ([], [])
-
-
-def test_a_loss_that_is_not_finite_is_named_at_the_next_report(tmp_path: Path):
-    with pytest.raises(UserError, match="the loss of iteration 4 is nan"):
-        fine_tune(settings(tmp_path), Line(), rows(bad=4), last=9)
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
-
-
-def test_weights_of_a_diverged_run_are_not_saved(tmp_path: Path):
-    with pytest.raises(UserError, match="the loss of iteration 3 is nan"):
-        fine_tune(settings(tmp_path, log_every=100, save_every=2), Line(), rows(bad=3), last=9)
-    assert checkpoint.load(tmp_path / checkpoint.LAST)["step"] == 2
 
 
 def test_bf16_trains_a_segmentation_network_as_float32_does():
@@ -192,12 +93,6 @@ def test_scaling_the_loss_changes_no_bit_and_a_step_that_overflows_is_left_out()
     before = model.layer.weight.detach().clone()
     losses_of(model, lambda: ([image * 1e3 for image in batch[0]], batch[1]), "off", scaler, steps=1)
     assert torch.equal(model.layer.weight, before) and scaler.get_scale() < 2.0**127
-
-
-def test_a_scale_that_sank_to_nothing_ends_the_run(tmp_path: Path, monkeypatch):
-    monkeypatch.setitem(globals(), "loss_scaler", lambda amp, device: torch.amp.GradScaler("cpu", init_scale=0.5))
-    with pytest.raises(UserError, match="beyond fp16's range"):
-        fine_tune(settings(tmp_path), Line(), rows(), last=3)
 
 
 def test_the_scale_of_the_loss_goes_on_after_a_resume(tmp_path: Path):
