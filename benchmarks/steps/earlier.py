@@ -1,5 +1,6 @@
 """Our step as an earlier checkout of this project has it, to take turns with today's on a CPU."""
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -21,7 +22,8 @@ class Earlier:
             sys.exit(f"--before {checkout}: no pixpro/ and benchmarks/step.py there; name a checkout of this project")
         self.connection, theirs = Pipe()
         command = [sys.executable, __file__, str(checkout.resolve()), str(theirs.fileno())]
-        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=checkout)
+        clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # which may name this one
+        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=checkout, env=clean)
         theirs.close()
         self.connection.send(settings)
         self.reason: str = self._answer()

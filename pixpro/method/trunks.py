@@ -80,7 +80,10 @@ def sketch(arch: str) -> nn.Module:
 @cache
 def trunk_tensors(arch: str) -> dict[str, torch.Size]:
     """Names and shapes of all tensors of a backbone that its maps up to c5 need."""
-    return {name: tensor.shape for name, tensor in Pyramid(sketch(arch)).body.state_dict().items()}
+    body = sketch(arch)
+    if is_timm(arch):
+        cut_after_c5(body, arch)
+    return {name: tensor.shape for name, tensor in body.state_dict().items()}
 
 
 @cache

@@ -18,9 +18,13 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_before_step(number: int) -> None:
-    """Make the trainer's process die when this global step (from 0) begins."""
-    step = Trainer.step
+def die_before_step(number: int, *, saved: bool = False) -> None:
+    """Make the trainer's process die when this global step (from 0) begins; saved: with no write under way then."""
+    step, after_step = Trainer.step, saver.Saver.after_step
+
+    def at_once(self, *state):
+        after_step(self, *state)
+        self.finish()
 
     def deadly(self, micro_batches, present):
         if present == number:
@@ -28,6 +32,8 @@ def die_before_step(number: int) -> None:
         return step(self, micro_batches, present)
 
     Trainer.step = deadly
+    if saved:
+        saver.Saver.after_step = at_once
 
 
 def die_while_saving(moment: str, save: int) -> None:

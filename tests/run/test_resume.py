@@ -40,7 +40,7 @@ def test_the_whole_run_moved_and_kept_what_it_should(whole):
 
 @pytest.mark.parametrize("number", [3, 8])  # in the middle of an epoch, and at the beginning of one
 def test_a_run_killed_in_a_step_is_resumed_exactly(data, whole, tmp_path, number):
-    run = Run(arguments(data, tmp_path), partial(die_before_step, number))
+    run = Run(arguments(data, tmp_path), partial(die_before_step, number, saved=True))
     assert run.wait() == [-signal.SIGKILL]
     assert 0 < checkpoint.load(tmp_path / "last.pth.tar")["step"] <= number
     resumed(data, tmp_path)
