@@ -16,19 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.scaling.hours_page import Machine, arithmetic, fill, hours_table, sections
+from downstream.common.arguments import positive_float
 from pixpro.errors import UserError
 from pixpro.run.starting import say
 
 ROOT = Path(__file__).parent.parent
 MEASURED, PAGE = ROOT / "benchmarks" / "scaling" / "measured.json", ROOT / "docs" / "hours.md"
-
-
-def positive(text: str) -> float:
-    """A finite number above zero, for argparse."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number above zero")
-    return value
 
 
 def take(measured: dict, result: dict) -> None:
@@ -74,10 +67,12 @@ def read(path: Path) -> dict:
 def main(argv: list[str] | None = None) -> int:
     """Print or write; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images_per_second", type=positive, help="of one device; prints the arithmetic for it")
+    parser.add_argument("--images_per_second", type=positive_float, help="of one device; prints the arithmetic for it")
     parser.add_argument("--devices", type=int, choices=range(1, 100_001), default=1, metavar="INT")
-    parser.add_argument("--efficiency", type=positive, default=1.0, help="of several devices, per device, against one")
-    parser.add_argument("--data_per_core", type=positive, default=math.inf, help="images/s that a core prepares")
+    parser.add_argument(
+        "--efficiency", type=positive_float, default=1.0, help="of several devices, per device, against one"
+    )
+    parser.add_argument("--data_per_core", type=positive_float, default=math.inf, help="images/s that a core prepares")
     parser.add_argument(
         "--cores", type=int, choices=range(1, 100_001), default=1, metavar="INT", help="that prepare them"
     )

@@ -5,10 +5,9 @@ import ast
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from downstream.common.arguments import class_names, share
+from downstream.common.arguments import class_names, positive, positive_float, share
 from downstream.finetuning.paths import missing_paths, present
 
 HERE = Path(__file__).resolve().parents[1]
@@ -48,8 +47,8 @@ def parse(description: str, config_file: Path) -> argparse.Namespace:
     parser.add_argument("--classes", type=class_names, help="text file with the classes to use, a name on each line")
     parser.add_argument("--fraction", type=share, help="part of the training images, like 0.01 or 0.1")
     parser.add_argument("--fraction-seed", type=int, default=0, help="which part (%(default)s)")
-    parser.add_argument("--iterations", type=above_zero(int), help="length of the schedule (the config's, scaled)")
-    parser.add_argument("--lr", type=above_zero(float), help="learning rate of this batch (the config's, scaled)")
+    parser.add_argument("--iterations", type=positive, help="length of the schedule (the config's, scaled)")
+    parser.add_argument("--lr", type=positive_float, help="learning rate of this batch (the config's, scaled)")
     parser.add_argument("--weights", help="converted weights, a .pkl file; the same as MODEL.WEIGHTS")
     parser.add_argument("--output-dir", type=Path, help="where everything is written; the same as OUTPUT_DIR")
     parser.add_argument("--num-gpus", type=int, help="processes on this machine (default: all GPUs; 0 is the CPU)")
@@ -67,18 +66,6 @@ def parse(description: str, config_file: Path) -> argparse.Namespace:
     arguments = parser.parse_intermixed_args()
     os.environ.setdefault("DETECTRON2_DATASETS", str(HERE / "datasets"))
     return arguments
-
-
-def above_zero(kind: type) -> Callable[[str], float]:
-    """A reader of finite numbers above zero, for argparse."""
-
-    def read(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not above zero")
-        return value
-
-    return read
 
 
 def missing(arguments: argparse.Namespace, datasets: tuple[str, ...]) -> list[str]:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixpro.data.augment import MEAN, STD, augment, draw_colour
-from pixpro.data.views import Distance, View, crop_box, crop_pixels, draw_crop
+from pixpro.data.augment import MEAN, STD, augment
+from pixpro.data.samples import draw_view
+from pixpro.data.views import Distance, View, crop_box, crop_pixels
 from pixpro.errors import UserError
 from pixpro.images.decoding import BadImage, decode
 from pixpro.method.geometry import cell_centers, cells_along, positive_pairs
@@ -68,10 +69,9 @@ def pair_of(
     views, edges = [], []
     for role in (0, 1):
         rng = random.Random(f"pair {seed} {name} {role}")
-        crop, flip = draw_crop(rng, height, width), rng.random() < 0.5
+        crop, flip, box, colour = draw_view(rng, role, height, width, distance)
         pixels = crop_pixels(image, crop, flip, image_size).permute(2, 0, 1)[None]
-        colour = torch.tensor([draw_colour(rng, role)], dtype=torch.float32)
-        views.append(View(augment(pixels, colour), torch.tensor([crop_box(crop, height, width, flip, distance)])))
+        views.append(View(augment(pixels, torch.tensor([colour], dtype=torch.float32)), torch.tensor([box])))
         # `pixel` boxes count from the centre of the first pixel; drawings count from its edge
         edges.append(torch.tensor([crop_box(crop, height, width, flip, "pixel")]) + 0.5)
     cells = cells or cells_along(image_size)

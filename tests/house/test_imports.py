@@ -5,7 +5,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
-from benchmarks.house.rooms import FACE, RANK, ROOT, arrows, imports, main, modules, room, runs_up
+from tests.house.rooms import FACE, RANK, ROOT, arrows, imports, main, modules, room, runs_up
 
 PACKAGE = modules(ROOT)
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tomllib
 
-from benchmarks.house.rooms import ROOT
+from tests.house.rooms import ROOT
 
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from pixpro.scenes.drawing import draw_scene
-from pixpro.visualize import pair
 from pixpro.visualize.feature_panels import draw_heat
 from pixpro.visualize.figure import DPI, drawn, wrapped
 from pixpro.visualize.pair import displayable, make_pair
@@ -35,7 +34,7 @@ def alone(draw, *arguments, side: int = 224) -> np.ndarray:
 
 def test_cells_are_drawn_where_the_views_show_them(tmp_path, monkeypatch):
     """In a picture whose colours are coordinates, a view's cell has the colour of the place it is drawn at."""
-    monkeypatch.setattr(pair, "draw_colour", lambda rng, role: (-1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(samples, "draw_colour", lambda rng, role: (-1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0))
     y, x = np.mgrid[:180, :250]
     Image.fromarray(np.stack([x, y, 0 * x], 2).astype(np.uint8)).save(tmp_path / "ramp.png")
     flips = set()

@@ -1,8 +1,8 @@
 """The package as a house: rooms on their floors, imports as arrows, lines of code; read from the code itself.
 
-python benchmarks/house/rooms.py                       the lines of each room, and arrows that run up, if there are any
-python benchmarks/house/rooms.py --out docs/rooms.png  also as a picture
-python benchmarks/house/rooms.py --root DIR            of another checkout
+python tests/house/rooms.py                       the lines of each room, and arrows that run up, if there are any
+python tests/house/rooms.py --out docs/rooms.png  also as a picture
+python tests/house/rooms.py --root DIR            of another checkout
 """
 
 import argparse
