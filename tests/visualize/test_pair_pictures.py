@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pixpro.data import samples
 from pixpro.scenes.drawing import draw_scene
 from pixpro.visualize.feature_panels import draw_heat
 from pixpro.visualize.figure import DPI, drawn, wrapped
