@@ -49,7 +49,7 @@ from pixpro.training.machine import choose_kernels, keep_freed_memory
 from pixpro.training.optim import make_optimizer, pairing_warnings
 from pixpro.training.processes import Process
 from pixpro.training.supervision import StopRequest
-from pixpro.training.sync_batchnorm import join_views, joined_uncompiled
+from pixpro.training.sync_batchnorm import BatchNorm, join_views, joined_uncompiled
 from pixpro.training.watchdog import Watchdog
 
 
@@ -165,7 +165,7 @@ def build_model(config: Config) -> DensePretraining:
 def build_trainer(config: Config, num_images: int, loader: Loader, process: Process) -> Trainer:
     """Model, optimizer and schedules on this process's device."""
     model = build_model(config).to(process.device, memory_format=torch.channels_last)
-    model = distributed.synchronise_batchnorm(model, process)
+    model = BatchNorm.convert(model, process.world_size)
     join_views(model, joined_uncompiled(process.device, loader.order.micro, config.image_size))
     peak = schedules.scaled_lr(config.lr_base, config.batch_size, config.lr_rule)
     steps, warmup = config.epochs * len(loader), round(config.warmup_epochs * len(loader))

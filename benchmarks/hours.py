@@ -17,8 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.scaling.hours_page import Machine, arithmetic, fill, hours_table, sections
 from downstream.common.arguments import positive_float
-from pixpro.errors import UserError
-from pixpro.run.starting import say
+from pixpro.errors import UserError, one_line_errors
 
 ROOT = Path(__file__).parent.parent
 MEASURED, PAGE = ROOT / "benchmarks" / "scaling" / "measured.json", ROOT / "docs" / "hours.md"
@@ -64,6 +63,7 @@ def read(path: Path) -> dict:
         raise UserError(f"{path} cannot be read as JSON ({error})") from None
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Print or write; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -82,15 +82,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.images_per_second:
         print("\n".join(arithmetic(Machine(*(getattr(args, name) for name in Machine._fields)))))
         return 0
-    try:
-        measured = read(MEASURED)
-        if args.take:
-            take(measured, read(args.take))
-            MEASURED.write_text(json.dumps(measured, indent=1) + "\n")
-        if args.take or args.write:
-            PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), sections(measured)), encoding="utf-8")
-    except UserError as error:
-        return say(error)
+    measured = read(MEASURED)
+    if args.take:
+        take(measured, read(args.take))
+        MEASURED.write_text(json.dumps(measured, indent=1) + "\n")
+    if args.take or args.write:
+        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), sections(measured)), encoding="utf-8")
     print("\n".join(hours_table(measured["rows"])))
     return 0
 

@@ -12,23 +12,19 @@ photographs are not part of this repository. A run is a method and a seed: its c
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
 
 from benchmarks.evidence.data import Photographs, open_photographs
 from benchmarks.evidence.pretrain import METHODS, SCALES, Scale, pretrain
 from benchmarks.evidence.rows import Row, read_rows, table, write_rows
 from benchmarks.evidence.scoring import scores_of
-from pixpro.data.cores import available_cores
-from pixpro.errors import UserError
-from pixpro.run.starting import say
+from benchmarks.measuring.timing import machine
+from pixpro.errors import UserError, one_line_errors
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -62,17 +58,6 @@ def settings(args: argparse.Namespace) -> Scale:
     return Scale(**(vars(scale) | changes))
 
 
-def machine() -> dict[str, str | int]:
-    """What was measured on."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return {
-        "hardware": gpu or f"CPU ({platform.machine()})",
-        "cores": available_cores(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", available_cores())),
-        "torch": torch.__version__,
-    }
-
-
 def run(args: argparse.Namespace, scale: Scale, data: Photographs, others: list[Photographs]) -> list[Row]:
     """Train and score every method and seed that has no rows yet, seeds first; returns all rows."""
     rows: list[Row] = []
@@ -98,25 +83,22 @@ def run(args: argparse.Namespace, scale: Scale, data: Photographs, others: list[
     return rows
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Exit status of the command."""
     args = build_parser().parse_args(argv)
     args.rows = args.rows or RESULTS / f"learning-{args.scale}.jsonl"
-    try:
-        scale = settings(args)
-        if args.table:
-            if not args.rows.is_file():
-                raise UserError(f"{args.rows}: no such file of rows; leave --table out, and it is made")
-            print(table(read_rows(args.rows)))
-            return 0
-        if args.data is None:
-            raise UserError("--data: expected a tar file or a folder of photographs, such as caltech101.tar")
-        place = args.output_dir / "data"
-        data, *others = [open_photographs(given, place) for given in (args.data, *args.score_on)]
-        rows = run(args, scale, data, others)
-    except UserError as error:
-        return say(error)
-    print(table(rows))
+    scale = settings(args)
+    if args.table:
+        if not args.rows.is_file():
+            raise UserError(f"{args.rows}: no such file of rows; leave --table out, and it is made")
+        print(table(read_rows(args.rows)))
+        return 0
+    if args.data is None:
+        raise UserError("--data: expected a tar file or a folder of photographs, such as caltech101.tar")
+    place = args.output_dir / "data"
+    data, *others = [open_photographs(given, place) for given in (args.data, *args.score_on)]
+    print(table(run(args, scale, data, others)))
     return 0
 
 

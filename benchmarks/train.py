@@ -14,8 +14,6 @@ four cores per rank it decodes its images itself (pixpro/data/cores.py): that co
 
 import argparse
 import json
-import os
-import platform
 import shlex
 import sys
 import tempfile
@@ -25,26 +23,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.measuring.timing import machine
 from benchmarks.pipeline import photos
 from benchmarks.scaling.layouts import Figures, Layout, figures, layouts, link_images, rows_of, same_work, table, train
 from pixpro.data.cores import available_cores
-from pixpro.errors import UserError
-from pixpro.run.starting import say
+from pixpro.errors import one_line_errors
 from pixpro.scenes import sample_scenes
 
 PHOTOS = 64  # different ones; a run reads each of them several times, always in another crop
-
-
-def machine() -> dict[str, str | int]:
-    """What was measured on."""
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return {
-        "hardware": gpus[0] if gpus else f"CPU ({platform.machine()})",
-        "device": "GPU" if gpus else "CPU",
-        "cores": available_cores(),
-        "torch": torch.__version__,
-        "load_at_the_start": round(os.getloadavg()[0], 1),
-    }
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -98,16 +84,14 @@ def measure(args: argparse.Namespace, folder: Path, chosen: list[Layout]) -> dic
     return runs
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     args, about = parse(argv), machine()
     about |= {"arch": args.arch, "image_size": args.image_size, "extra": args.extra, "data": args.data}
-    try:
-        chosen = layouts(args.ranks, about["cores"], args.batch_per_rank, on_cpu=about["device"] == "CPU")
-        with tempfile.TemporaryDirectory(prefix="pixpro-bench-") as folder:
-            runs = measure(args, Path(folder), chosen)
-    except UserError as error:
-        return say(error)
+    chosen = layouts(args.ranks, about["cores"], args.batch_per_rank, on_cpu=about["device"] == "CPU")
+    with tempfile.TemporaryDirectory(prefix="pixpro-bench-") as folder:
+        runs = measure(args, Path(folder), chosen)
     rows = rows_of(runs)
     settings = f"{args.repeats} runs of {args.steps} steps after {args.warmup}, a value for {args.log_every} step(s)"
     print(", ".join(f"{name} {value}" for name, value in about.items() if value != ""), settings, "", sep="\n")

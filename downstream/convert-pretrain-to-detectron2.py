@@ -22,10 +22,11 @@ from downstream.conversion.convert import convert, described, module_of
 from downstream.conversion.verify import verify
 from downstream.conversion.weights_file import write_weights
 from pixpro.checkpoints.convert import read_checkpoint
-from pixpro.errors import UserError
+from pixpro.errors import UserError, one_line_errors
 
 
-def main() -> None:
+@one_line_errors
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of train.py or of another project")
     parser.add_argument("out", type=Path, help="file to write; its name ends in .pkl")
@@ -36,11 +37,8 @@ def main() -> None:
         help="rebuild the trunk from what was written and compare its features with the checkpoint's",
     )
     arguments = parser.parse_args()
-    try:
-        run(arguments.checkpoint, arguments.out, check=arguments.verify)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(arguments.checkpoint, arguments.out, check=arguments.verify)
+    return 0
 
 
 def run(source: Path, out: Path, *, check: bool) -> None:
@@ -76,4 +74,4 @@ def run(source: Path, out: Path, *, check: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -42,7 +42,8 @@ from downstream.detection.recipes import RECIPES, Recipe, scaling_line
 from downstream.detection.report import scores_of, table, write_pictures
 from pixpro.checkpoints import checkpoint
 from pixpro.run.output import lasting_output
-from pixpro.training.distributed import Process, synchronise_batchnorm
+from pixpro.training.processes import Process
+from pixpro.training.sync_batchnorm import BatchNorm
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace, process: Process) -> None:
     """Train, test and report; in each of the processes."""
     recipe, data = options.recipe(args), options.detection_set(args)
     torch.manual_seed(args.seed)
-    model = placed(synchronise_batchnorm(options.build_model(args), process), process.device)
+    model = placed(BatchNorm.convert(options.build_model(args), process.world_size), process.device)
     optimizer = torch.optim.SGD(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, momentum=recipe.momentum)
     learner = Learner(model, optimizer, loss_scaler(args.amp, process.device))
     first = recipe.iterations if args.eval_only else resume(args, learner)

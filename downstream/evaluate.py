@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from downstream.common.pictures import image_files
 from downstream.common.precision import Frozen, add_option, resolved, sent
-from downstream.common.program import complain, settings
+from downstream.common.program import settings
 from downstream.probes.frozen_trunk import central_views, trunk_only, untrained_trunk
 from downstream.probes.image_scores import ImageFeatureSet, image_scores, official_linear_score
 from downstream.probes.labelled import ClassSet, MaskSet, class_folders, mask_folder
@@ -35,7 +35,7 @@ from pixpro import load_backbone
 from pixpro.checkpoints.convert import read_checkpoint
 from pixpro.data.held_out import held_out_pairs
 from pixpro.data.views import View
-from pixpro.errors import UserError
+from pixpro.errors import UserError, one_line_errors
 from pixpro.method.numerics import batch_statistics
 from pixpro.monitor.matching import matching_scores
 from pixpro.run.output import lasting_output
@@ -174,13 +174,11 @@ def evaluate(args: argparse.Namespace) -> tuple[Scores, dict]:
 
 
 @lasting_output()
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Measure, print and write; returns the exit code."""
     args = build_parser().parse_args(argv)
-    try:
-        scores, facts = evaluate(args)
-    except UserError as error:
-        return complain(error)
+    scores, facts = evaluate(args)
     print(as_table(scores))
     if facts["matching_chance"] is not None:
         print(f"dense matching by chance: {100 * facts['matching_chance']:.1f}")

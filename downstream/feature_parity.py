@@ -27,7 +27,7 @@ from downstream.conversion.names import SHAPES
 from downstream.conversion.verify import checkpoint_features, relative_difference
 from downstream.conversion.weights_file import MSRA, RGB, image_settings, shape_settings, write_weights
 from pixpro.checkpoints.convert import read_checkpoint
-from pixpro.errors import UserError
+from pixpro.errors import UserError, one_line_errors
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 WRONG = {
@@ -77,18 +77,15 @@ def photograph(path: Path) -> Tensor:
         raise UserError(f"cannot read the image {path}: {error}") from error
 
 
-def main() -> None:
+@one_line_errors
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of train.py or of another project")
     parser.add_argument("image", type=Path, help="any photograph")
     arguments = parser.parse_args()
-    try:
-        checkpoint = read_checkpoint(arguments.checkpoint)
-        conversion = convert(checkpoint.state_dict, checkpoint.arch)
-        pixels = photograph(arguments.image)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    checkpoint = read_checkpoint(arguments.checkpoint)
+    conversion = convert(checkpoint.state_dict, checkpoint.arch)
+    pixels = photograph(arguments.image)
     expected = checkpoint_features(conversion, checkpoint.arch, pixels)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pkl"
@@ -99,7 +96,8 @@ def main() -> None:
             far = [relative_difference(expected[stage], found[stage]) for stage in ("res4", "res5")]
             rows.append((name, *far))
         print(tabulate(rows, ["settings", "res4", "res5"], floatfmt=".1e"))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -36,7 +36,8 @@ from downstream.segmentation.scores import scores as iou_scores
 from downstream.segmentation.scores import table, tested, write_masks
 from pixpro.checkpoints import checkpoint
 from pixpro.run.output import lasting_output
-from pixpro.training.distributed import Process, synchronise_batchnorm
+from pixpro.training.processes import Process
+from pixpro.training.sync_batchnorm import BatchNorm
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace, process: Process) -> None:
     """Train, test and report; in each of the processes."""
     recipe, data = options.recipe(args), options.segmentation_set(args)
     torch.manual_seed(args.seed)
-    model = placed(synchronise_batchnorm(options.build_model(args), process), process.device)
+    model = placed(BatchNorm.convert(options.build_model(args), process.world_size), process.device)
     optimizer = torch.optim.SGD(parameter_groups(model, recipe.weight_decay), lr=recipe.lr, momentum=recipe.momentum)
     learner = Learner(model, optimizer, loss_scaler(args.amp, process.device))
     first = recipe.iterations if args.eval_only else resume(args, learner)

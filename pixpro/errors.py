@@ -1,5 +1,9 @@
 """What goes wrong, in one line that says why and what to do: in what the user gave, in a run, in one image."""
 
+import functools
+import sys
+from collections.abc import Callable
+
 
 class UserError(Exception):
     """A mistake in what the user gave; its text is one line that says what was found, expected, and to be done.
@@ -54,6 +58,20 @@ class BadImage(Exception):
 
 
 BY_CODE = {kind.exit_code: kind for kind in (UserError, MachineFailed, Stopped, Diverged, NotSaved, Abandoned)}
+
+
+def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
+    """A command whose UserError is a line on stderr and its exit code."""
+
+    @functools.wraps(main)
+    def command(*args: object, **options: object) -> int:
+        try:
+            return main(*args, **options)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+
+    return command
 
 
 def printable(name: str) -> str:

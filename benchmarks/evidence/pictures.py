@@ -22,11 +22,10 @@ import torch
 from PIL import Image
 
 from pixpro.checkpoints.checkpoint import LAST
-from pixpro.errors import UserError
+from pixpro.errors import one_line_errors
 from pixpro.monitor.compare import read_rows
 from pixpro.monitor.report import SAMPLE, read_settings, sample
 from pixpro.monitor.semantics import masked_images
-from pixpro.run.starting import say
 from pixpro.scenes import sample_scenes
 from pixpro.visualize.ends import both_ends, coloured
 from pixpro.visualize.feature_panels import colours_panel, component_colours
@@ -101,6 +100,7 @@ def draw_readme(run: Path, roots: list[str], pair: int, shown: list[int]) -> dic
     }
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Draw what is asked for; returns the exit code, 2 for wrong input."""
     form = argparse.RawDescriptionHelpFormatter
@@ -119,16 +119,13 @@ def main(argv: list[str] | None = None) -> int:
     if not args.run and not args.readme:
         parser.error("give --run or --readme")
     runs = {name: Path(folder) for name, _, folder in (given.partition("=") for given in args.run)}
-    try:
-        if runs:
-            draw_features(runs, args.output_dir / "evidence-features.png")
-            draw_curves(runs, args.output_dir / "evidence-curves.png")
-        if args.readme:
-            for name, picture in draw_readme(args.readme, args.images, args.pair, args.shown).items():
-                picture.save(args.output_dir / f"{name}.png", optimize=True)
-                print(f"wrote {args.output_dir / f'{name}.png'}")
-    except UserError as error:
-        return say(error)
+    if runs:
+        draw_features(runs, args.output_dir / "evidence-features.png")
+        draw_curves(runs, args.output_dir / "evidence-curves.png")
+    if args.readme:
+        for name, picture in draw_readme(args.readme, args.images, args.pair, args.shown).items():
+            picture.save(args.output_dir / f"{name}.png", optimize=True)
+            print(f"wrote {args.output_dir / f'{name}.png'}")
     return 0
 
 

@@ -9,6 +9,8 @@ from datetime import date
 
 import torch
 
+from pixpro.data.cores import available_cores
+
 
 def by_turns(tasks: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Seconds that each task reports, round after round; the first round warms up and is left out.
@@ -49,3 +51,16 @@ def describe_machine(device: torch.device) -> str:
         f"{on}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, "
         f"torch {torch.__version__}, load average {os.getloadavg()[0]:.1f}, {date.today()}"
     )
+
+
+def machine() -> dict[str, str | int | float]:
+    """The same for rows of JSON, of the first device that torch sees."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return {
+        "hardware": gpu or f"CPU ({platform.machine()})",
+        "device": "GPU" if gpu else "CPU",
+        "cores": available_cores(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", available_cores())),
+        "torch": torch.__version__,
+        "load_at_the_start": round(os.getloadavg()[0], 1),
+    }

@@ -1,7 +1,10 @@
 """Words of a command line -> values, for argparse; without what takes long to import."""
 
 import argparse
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def class_names(path: str) -> list[str]:
@@ -20,33 +23,20 @@ def class_names(path: str) -> list[str]:
     return names
 
 
-def positive(text: str) -> int:
-    """An integer above zero."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
+def number(name: str, kind: type, fits: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+    """A reader of numbers that fit; name: what argparse calls it where the text is no number at all."""
+
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"{text} is not {expected}")
+        return value
+
+    read.__name__ = name
+    return read
 
 
-def natural(text: str) -> int:
-    """An integer from 0 to 2^31."""
-    value = int(text)
-    if not 0 <= value <= 2**31:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2^31")
-    return value
-
-
-def positive_float(text: str) -> float:
-    """A finite number above zero."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above zero")
-    return value
-
-
-def share(text: str) -> float:
-    """A number above 0 and below 1."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
+positive = number("positive", int, lambda value: value >= 1, "above zero")
+natural = number("natural", int, lambda value: 0 <= value <= 2**31, "between 0 and 2^31")
+positive_float = number("positive_float", float, lambda value: 0 < value < math.inf, "a number above zero")
+share = number("share", float, lambda value: 0 < value < 1, "between 0 and 1")

@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from downstream.common.pictures import image_files, read_picture
-from downstream.common.program import complain, write_json
+from downstream.common.program import write_json
 from pixpro.checkpoints import checkpoint
 from pixpro.command_line import OneLineParser
-from pixpro.errors import UserError
+from pixpro.errors import UserError, one_line_errors
 from pixpro.method.trunks import CHOICES
 
 Prediction = tuple[Image.Image, dict[str, Any]]  # what is seen in an image: as a picture, and as facts
@@ -67,6 +67,7 @@ def build_parser(prog: str, description: str) -> OneLineParser:
 
 
 @torch.no_grad()
+@one_line_errors
 def run(
     args: argparse.Namespace,
     program: str,
@@ -77,24 +78,21 @@ def run(
 
     predict: settings, run, model, pixels (3, H, W) uint8 and the picture's name -> what is seen in the image.
     """
-    try:
-        args.device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if args.device.type == "cuda" and not torch.cuda.is_available():
-            raise UserError("--device cuda: there is no CUDA device here; use --device cpu")
-        finished, files = load_finished(args.weights, program), given_files(args.images)
-        if args.output_dir.exists() and not args.output_dir.is_dir():
-            raise UserError(f"{args.output_dir} is a file; --output-dir expects a folder")
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        model = build(finished).to(args.device).eval()
-        records = []
-        for path, name in zip(files, picture_names(files), strict=True):
-            pixels = read_picture(path)
-            picture, facts = predict(args, finished, model, pixels, name)
-            picture.save(args.output_dir / name)
-            height, width = pixels.shape[1:]
-            records.append({"file": str(path), "width": width, "height": height, "picture": name, **facts})
-    except UserError as error:
-        return complain(error)
+    args.device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if args.device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: there is no CUDA device here; use --device cpu")
+    finished, files = load_finished(args.weights, program), given_files(args.images)
+    if args.output_dir.exists() and not args.output_dir.is_dir():
+        raise UserError(f"{args.output_dir} is a file; --output-dir expects a folder")
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    model = build(finished).to(args.device).eval()
+    records = []
+    for path, name in zip(files, picture_names(files), strict=True):
+        pixels = read_picture(path)
+        picture, facts = predict(args, finished, model, pixels, name)
+        picture.save(args.output_dir / name)
+        height, width = pixels.shape[1:]
+        records.append({"file": str(path), "width": width, "height": height, "picture": name, **facts})
     write_json(args.output_dir / "predictions.json", {"classes": finished.class_names, "images": records})
     print(f"wrote {args.output_dir}/predictions.json and {len(records)} pictures")
     return 0

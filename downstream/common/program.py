@@ -17,7 +17,7 @@ from pixpro.checkpoints import checkpoint
 from pixpro.checkpoints.convert import load_backbone, read_checkpoint
 from pixpro.checkpoints.model_folder import HUB
 from pixpro.data.cores import share_cores
-from pixpro.errors import UserError, printable
+from pixpro.errors import UserError, one_line_errors, printable
 from pixpro.method.trunks import new_backbone
 from pixpro.run.output import lasting_output
 from pixpro.training.distributed import Process, join, launch, leave
@@ -31,6 +31,7 @@ FREE = {"resume", "output_dir", "workers", "log_every", "save_every", "pictures"
 FREE |= {"notes", "backbone"}  # what check found out
 
 
+@one_line_errors
 def run_program(
     args: argparse.Namespace,
     check: Callable[[argparse.Namespace], list[str]],
@@ -41,17 +42,14 @@ def run_program(
     check must raise UserError for whatever is wrong before anything is written, and returns what there is to say
     about the data, a line each; it becomes args.notes.
     """
-    try:
-        processes = 1 if "RANK" in os.environ else args.nproc or max(1, torch.cuda.device_count())
-        world_size = int(os.environ.get("WORLD_SIZE", processes))
-        if torch.cuda.is_available() and processes > torch.cuda.device_count():
-            raise UserError(f"--nproc {processes}, but this machine has {torch.cuda.device_count()} GPUs")
-        if args.batch_size % world_size:
-            raise UserError(f"--batch-size {args.batch_size} cannot be shared by {world_size} processes equally")
-        args.amp, warning = resolved(args.amp, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        args.notes = check(args)
-    except UserError as error:
-        return complain(error)
+    processes = 1 if "RANK" in os.environ else args.nproc or max(1, torch.cuda.device_count())
+    world_size = int(os.environ.get("WORLD_SIZE", processes))
+    if torch.cuda.is_available() and processes > torch.cuda.device_count():
+        raise UserError(f"--nproc {processes}, but this machine has {torch.cuda.device_count()} GPUs")
+    if args.batch_size % world_size:
+        raise UserError(f"--batch-size {args.batch_size} cannot be shared by {world_size} processes equally")
+    args.amp, warning = resolved(args.amp, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    args.notes = check(args)
     if os.environ.get("RANK", "0") == "0":
         sys.stderr.write(warning)
         for note in args.notes:
@@ -60,6 +58,7 @@ def run_program(
 
 
 @lasting_output()
+@one_line_errors
 def run_process(run: Callable[[argparse.Namespace, Process], None], args: argparse.Namespace) -> int:
     """Run as one process of the group, whether or not somebody reads what it prints; returns its exit code."""
     try:
@@ -70,17 +69,9 @@ def run_process(run: Callable[[argparse.Namespace, Process], None], args: argpar
             torch.set_num_threads(threads)
         require_alike(args.amp, process)
         run(args, process)
-    except UserError as error:
-        return complain(error)
     finally:
         leave()
     return 0
-
-
-def complain(error: UserError) -> int:
-    """Say in one line what is wrong; returns the exit code for wrong input."""
-    print(f"error: {error}", file=sys.stderr)
-    return 2
 
 
 def load_trunk(weights: str, arch: str | None) -> nn.Module:

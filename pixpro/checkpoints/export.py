@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from pixpro.checkpoints.convert import Checkpoint, load_backbone, read_checkpoint
 from pixpro.checkpoints.model_folder import CARD, CONFIG, WEIGHTS, card, config_of, folder_of
 from pixpro.checkpoints.trunk import TIMM_TRUNK, backbone
-from pixpro.errors import UserError
+from pixpro.errors import UserError, one_line_errors
 from pixpro.method.encoder import Encoder
 from pixpro.method.timm_models import MAPS, is_timm
 from pixpro.method.trunks import Pyramid, libraries
@@ -150,6 +149,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Exit code of the command line: 0, or 2 for wrong input with one line on stderr."""
     parser = argparse.ArgumentParser(prog="python -m pixpro export", description="Write a checkpoint's backbone alone.")
@@ -162,10 +162,6 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--hash", action="store_true", help="put the start of the file's sha256 into its name")
     args = parser.parse_args(argv)
-    try:
-        out = export(args.checkpoint, args.out, args.format, args.hash)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    out = export(args.checkpoint, args.out, args.format, args.hash)
     print(f"wrote {out} ({args.format or 'default format'}); read back with the same features")
     return 0

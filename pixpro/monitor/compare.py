@@ -3,14 +3,13 @@
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from pixpro.errors import UserError
+from pixpro.errors import UserError, one_line_errors
 from pixpro.visualize.figure import Panel, Points, draw_chart
 
 # name in metrics.jsonl -> title of its panel
@@ -82,6 +81,7 @@ def compare(paths: Sequence[Path], metrics: Sequence[str], labels: Sequence[str]
     return draw_chart(panels, labels or run_names(paths))
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Exit code of the command: 2 for wrong input."""
     parser = argparse.ArgumentParser(prog="python -m pixpro compare", description="Curves of several runs as a PNG.")
@@ -92,17 +92,13 @@ def main(argv: list[str] | None = None) -> int:
         "--metrics", nargs="+", choices=TITLES, default=DEFAULT, metavar="NAME", help=f"of {', '.join(TITLES)}"
     )
     args = parser.parse_args(argv)
+    if args.labels and len(args.labels) != len(args.runs):
+        raise UserError(f"--labels: {len(args.labels)} given for {len(args.runs)} runs; give one for each")
+    picture = compare(args.runs, args.metrics, args.labels)
     try:
-        if args.labels and len(args.labels) != len(args.runs):
-            raise UserError(f"--labels: {len(args.labels)} given for {len(args.runs)} runs; give one for each")
-        picture = compare(args.runs, args.metrics, args.labels)
-        try:
-            # Few colours: a palette makes the file a third of the size.
-            picture.quantize(128).save(args.out, format="PNG", optimize=True)
-        except OSError as error:
-            raise UserError(f"{args.out}: cannot be written ({error.strerror or error}); give --out") from None
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        # Few colours: a palette makes the file a third of the size.
+        picture.quantize(128).save(args.out, format="PNG", optimize=True)
+    except OSError as error:
+        raise UserError(f"{args.out}: cannot be written ({error.strerror or error}); give --out") from None
     print(f"wrote {args.out}")
     return 0

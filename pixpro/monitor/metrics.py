@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from pixpro.checkpoints.checkpoint import put_in_place, reason, sync
+from pixpro.checkpoints.checkpoint import reason, replacing, sync
 from pixpro.errors import UserError
 
 LOG = logging.getLogger(__name__)
@@ -86,11 +86,10 @@ class Rows:
             if not path.exists():
                 return
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            partial = path.with_name(f".{path.name}.partial")
             kept = [line for line in lines if first_step and row_step(line) <= first_step]
-            partial.write_text("".join(f"{line}\n" for line in kept))
-            sync(partial)
-            put_in_place(partial, path)
+            with replacing(path) as partial:
+                partial.write_text("".join(f"{line}\n" for line in kept))
+                sync(partial)
         except OSError as error:
             raise UserError(f"{path}: cannot be written to ({reason(error)})") from None
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pixpro.checkpoints.checkpoint import newest_first, reason
-from pixpro.errors import UserError, printable
+from pixpro.errors import UserError, one_line_errors, printable
 from pixpro.images import open_images, sample_images
 from pixpro.monitor.compare import DEFAULT, TITLES, curve, read_rows
 from pixpro.visualize.ends import both_ends, end_pictures
@@ -181,6 +180,7 @@ def next_section(folder: Path, rows: Sequence[Row]) -> Section:
     return Section("What to do next", [advice], code=commands)
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Exit code of the command: 2 for wrong input."""
     parser = argparse.ArgumentParser(
@@ -190,9 +190,5 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help=f"page to write (default: RUN/{NAME})")
     parser.add_argument("--images", nargs="+", default=(), metavar="PATH", help="what to draw (default: the run's own)")
     args = parser.parse_args(argv)
-    try:
-        print(f"wrote {printable(str(write_report(args.run, args.out, args.images)))}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(f"wrote {printable(str(write_report(args.run, args.out, args.images)))}")
     return 0

@@ -4,7 +4,6 @@ import argparse
 import collections
 import os
 import random
-import sys
 from typing import NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixpro.data.cores import available_cores
 from pixpro.data.views import Distance, crop_box, draw_crop
-from pixpro.errors import BadImage, UserError, printable
+from pixpro.errors import BadImage, one_line_errors, printable
 from pixpro.images import Images, open_images
 from pixpro.images.decoding import decode_and_tell
 from pixpro.images.jpeg import decoder_name
@@ -131,6 +130,7 @@ def summary(source: Images, report: Report, image_size: int, threshold: float, c
     return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0, 1 if there are bad files, 2 if there is nothing to scan."""
     parser = argparse.ArgumentParser(
@@ -143,11 +143,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threshold", type=float, default=0.7, help="distance of positives (default 0.7)")
     parser.add_argument("--workers", type=int, default=available_cores() - 1, help="processes (default: cores - 1)")
     args = parser.parse_args(argv)
-    try:
-        source = open_images(args.roots)
-        report = scan(source, args.workers)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    source = open_images(args.roots)
+    report = scan(source, args.workers)
     print(summary(source, report, args.image_size, args.threshold, args.crop_min))
     return 1 if report.bad else 0

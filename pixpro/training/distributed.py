@@ -1,4 +1,4 @@
-"""Process groups: start processes, let them meet, average over them, and BatchNorm over all of them."""
+"""Process groups: start processes, let them meet, and average over them."""
 
 import json
 import multiprocessing
@@ -21,7 +21,6 @@ from pixpro.errors import UserError
 from pixpro.training.machine import require_usable_gpus
 from pixpro.training.processes import Process
 from pixpro.training.supervision import supervise
-from pixpro.training.sync_batchnorm import BatchNorm
 from pixpro.training.watchdog import OWN_WORK
 
 RENDEZVOUS = "PIXPRO_RENDEZVOUS"
@@ -187,8 +186,3 @@ def copy_from_main(model: nn.Module) -> None:
             whole = tensor.contiguous()
             dist.broadcast(whole, src=0)
             tensor.copy_(whole)
-
-
-def synchronise_batchnorm(model: nn.Module, process: Process) -> nn.Module:
-    """The model with BatchNorm statistics taken over all processes."""
-    return BatchNorm.convert(model, process.world_size)

@@ -6,12 +6,11 @@ python -m pixpro visualize photos/*.jpg --checkpoint output/demo/last.pth.tar --
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
 from PIL import Image
 
-from pixpro.errors import UserError
+from pixpro.errors import UserError, one_line_errors
 from pixpro.method.geometry import cells_along
 from pixpro.visualize.dense_features import DenseFeatures, load_dense_features
 from pixpro.visualize.feature_panels import component_panels, similarity_panels
@@ -77,6 +76,7 @@ def draw_pairs(args: argparse.Namespace) -> list[Path]:
     return written
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     """Exit status of the command."""
     parser = argparse.ArgumentParser(prog="python -m pixpro visualize", description=__doc__.splitlines()[0])
@@ -90,10 +90,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--distance", choices=("image", "pixel"), default="image", help="as in train.py (%(default)s)")
     parser.add_argument("--cell", type=parse_cell, metavar="ROW,COLUMN", help="cell of view 1 to explain, from 1,1")
     args = parser.parse_args(argv)
-    try:
-        for path in draw_pairs(args):
-            print(f"wrote {path}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for path in draw_pairs(args):
+        print(f"wrote {path}")
     return 0

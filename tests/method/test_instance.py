@@ -9,7 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 from pixpro.data.views import View
 from pixpro.method.losses import InstanceContrast, InstanceRegression
 from pixpro.method.model import PixContrast, PixPro
-from pixpro.training.distributed import join, launch, leave, mean_numbers, synchronise_batchnorm
+from pixpro.training.distributed import join, launch, leave, mean_numbers
+from pixpro.training.sync_batchnorm import BatchNorm
 
 SMALL = {"hidden_dim": 16, "dim": 8}
 
@@ -137,7 +138,7 @@ def work_of_one_rank(folder: str) -> None:
     view1, view2 = (View(view.pixels[mine], view.box[mine]) for view in random_views(6, seed=2))
     record = {}
     for method in METHODS:
-        model = synchronise_batchnorm(pretraining_model(method), process)
+        model = BatchNorm.convert(pretraining_model(method), process.world_size)
         parallel = DistributedDataParallel(model, broadcast_buffers=False)
         loss = parallel(view1, view2)
         loss.backward()

@@ -36,9 +36,7 @@ def step(case: str, rank: int, world_size: int) -> dict[str, torch.Tensor]:
     boxes = [torch.cat([half[view] for half in halves]) for view in (0, 1)]
     share = slice(rank * 4 // world_size, (rank + 1) * 4 // world_size)
     view1, view2 = (View(images[view, share], boxes[view][share]) for view in (0, 1))
-    core = distributed.synchronise_batchnorm(
-        model, distributed.Process(rank, world_size, world_size, torch.device("cpu"))
-    )
+    core = BatchNorm.convert(model, world_size)
     wrapped = DistributedDataParallel(core, broadcast_buffers=False) if world_size > 1 else core
     loss = wrapped(view1, view2)
     loss.backward()
@@ -66,7 +64,7 @@ def all_cases(folder: str) -> int:
     torch.set_num_threads(1)
     results = {case: step(case, process.rank, process.world_size) for case in CASES}
     numbers = {"loss": torch.tensor(2.0 * process.rank), "wait": float(process.rank), "rank": 3.0}
-    norm = distributed.synchronise_batchnorm(nn.Sequential(nn.BatchNorm2d(5)), process)[0]
+    norm = BatchNorm.convert(nn.Sequential(nn.BatchNorm2d(5)), process.world_size)[0]
     results["bf16"] = normalise(norm, process.rank, process.world_size)
     results["means"] = distributed.mean_numbers(numbers, process.device)
     results["largest"] = distributed.mean_numbers(numbers, process.device, largest=("wait",))
