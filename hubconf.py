@@ -3,11 +3,11 @@
 torch.hub.load("PATH/TO/THIS/REPOSITORY", "pixpro_resnet50", "checkpoint.pth.tar", source="local")
 """
 
-dependencies = ["torch", "torchvision"]
+from torch import nn
 
-from torch import nn  # noqa: E402  torch.hub reads `dependencies` first
+from pixpro.checkpoints.convert import load_backbone
 
-from pixpro.checkpoints.convert import load_backbone  # noqa: E402
+dependencies = ["torch", "torchvision"]  # for torch.hub, which names those that are missing
 
 
 def backbone(checkpoint: str, arch: str | None = None) -> nn.Module:

@@ -80,7 +80,7 @@ def parse(source: Path | Record) -> Any:
 def require_pycocotools() -> None:
     """UserError when COCO's files could not be read and scored here."""
     try:
-        import pycocotools.cocoeval  # noqa: F401  whether it is there
+        import pycocotools.cocoeval  # noqa: F401  that its compiled parts load, too
     except ImportError as error:
         raise UserError("COCO's layout needs pycocotools: pip install pycocotools") from error
 

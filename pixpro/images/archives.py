@@ -6,6 +6,7 @@ Members are read, never extracted, so a member's name leads nowhere.
 import os
 import struct
 import zlib
+from abc import abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +58,13 @@ class ArchiveStore(Store):
         names = Names.of(os.fsencode(name) for name, *_ in found).arrays()
         return {**names, "places": places, "left_out": left.array()}, [os.fsencode(self.path)]
 
+    @abstractmethod
     def members(self) -> tuple[Places, LeftOut]:
         """(name, numbers that `extract` needs ...) of every image, and the other members."""
-        raise NotImplementedError
 
+    @abstractmethod
     def extract(self, place: list[int]) -> bytes:
         """Encoded bytes of one member."""
-        raise NotImplementedError
 
     def size(self, i: int) -> int:
         return int(self._places[i][self.size_at])

@@ -5,6 +5,7 @@ import hashlib
 import os
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class Names:
         return {"block": self._block.numpy(), "ends": self._ends.numpy()}
 
 
-class Store:
+class Store(ABC):
     """One place that holds images, a folder or an archive: what `Images` says of them, by their numbers here."""
 
     path: str
@@ -67,11 +68,13 @@ class Store:
     def name(self, i: int) -> str:
         return os.path.join(self.path, self.names[i].lstrip("/"))
 
+    @abstractmethod
     def size(self, i: int) -> int:
-        raise NotImplementedError
+        """Bytes of an image's file, -1 where that cannot be told."""
 
+    @abstractmethod
     def read(self, i: int) -> bytes:
-        raise NotImplementedError
+        """Encoded bytes of an image; raises BadImage."""
 
 
 def cache_folder() -> Path:
